@@ -1,0 +1,45 @@
+"""What every engine promises. Plain Python: nothing here imports torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is drawn."""
+
+    max_new_tokens: int
+    """A completion that reaches this many tokens without an EOS is truncated."""
+    temperature: float = 1.0
+    """Logits are divided by it; 0 takes the most likely token."""
+    top_p: float = 1.0
+    """Smallest set of tokens whose probability reaches this is kept; 1 keeps all."""
+    top_k: int = 0
+    """This many of the likeliest tokens are kept; 0 keeps all."""
+    forbid_after: Mapping[int, int] = field(default_factory=dict)
+    """`{previous token: token that may not follow it}`: how an evaluation forbids giving up after a failed try."""
+    logprobs: bool = False
+    """Whether each drawn token's log-probability, under the distribution it was drawn from, is kept."""
+
+
+@dataclass(slots=True)
+class Rollout:
+    """One completion as tokens."""
+
+    token_ids: list[int]
+    """The drawn tokens; the last is an EOS exactly when `finish` is "stop"."""
+    finish: Literal["stop", "length"]
+    logprobs: list[float] | None = None
+    """One per drawn token, or None when they were not asked for."""
+
+
+class Engine(Protocol):
+    """Generates completions from the policy's present weights."""
+
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int) -> list[Rollout]:
+        """One rollout per prompt, in order; repeat a prompt to get a group.
+
+        The same prompts, sampling, seed and weights give the same tokens, whatever else the process has drawn.
+        """
+        ...
