@@ -1,0 +1,57 @@
+# Every target does its own set-up; once that is done, a second call starts at once.
+#
+#   make all      set up, then run recipes/tiny-r1.yaml to the end
+#   make test     set up, then pass the tests
+#   make smoke    the same tree in miniature
+#   make install  only the set-up, in .venv
+#   make lint     ruff and mypy
+#   make clean    remove what the set-up and the tests made; runs/ stays, it holds your results
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+
+# Where torch's CPU build is found if pip is not already set up for a place that has it. On Linux the
+# build on PyPI brings gigabytes of CUDA libraries, which a machine without an NVIDIA GPU cannot use.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+.PHONY: all install smoke test lint clean
+.DEFAULT_GOAL := all
+
+all: install
+	$(BIN)/r1pipe run tiny-r1
+
+smoke: install
+	$(BIN)/r1pipe run smoke
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find r1pipe stages tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+install: $(VENV)/.installed
+
+# The stamp is written last: a set-up that was stopped half-way is simply done again.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "r1pipe needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@if nvidia-smi -L >/dev/null 2>&1 || [ "$$(uname -s)" != Linux ]; then \
+	    echo "torch $(TORCH): the default build"; \
+	elif $(PIP) install --quiet --no-deps "torch==$(TORCH)+cpu" 2>/dev/null; then \
+	    echo "torch $(TORCH): the CPU build, no NVIDIA GPU here"; \
+	else \
+	    echo "torch $(TORCH): the CPU build from $(TORCH_INDEX), no NVIDIA GPU here"; \
+	    $(PIP) install --no-deps --index-url $(TORCH_INDEX) "torch==$(TORCH)+cpu" || \
+	    { echo "no CPU build of torch found; name an index that has one: make TORCH_INDEX=URL" >&2; exit 1; }; \
+	fi
+	$(PIP) install --constraint constraints.txt --editable ".[dev]"
+	@touch $@

@@ -1,0 +1,31 @@
+"""What every test runs under: one thread, no network, no telemetry, its own caches.
+
+The variables are set here, when pytest loads this file, because torch and the Hugging Face libraries
+read them once, at import.
+"""
+
+import os
+from pathlib import Path
+
+from hypothesis import settings
+
+CACHE = Path(__file__).resolve().parent.parent / ".pytest_cache" / "huggingface"
+
+os.environ.update(
+    {
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_HOME": str(CACHE),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+    }
+)
+
+# A shared machine may stall for a moment, which says nothing about the code: examples have no deadline.
+settings.register_profile("r1pipe", deadline=None, derandomize=True)
+settings.load_profile("r1pipe")
