@@ -1,0 +1,343 @@
+"""GRPO by TRL's trainer, with our engines, our verdicts, and little time spent on padding.
+
+What is added to `trl.GRPOTrainer`, each in one place:
+
+- rollouts come from an `Engine` and are seeded by (run seed, step), so a resumed run draws what it would have drawn;
+- a completion is judged once, where it is generated, and every named reward is read off that one judgement;
+- `packed` gives a micro-batch completions of like length and cuts it to its own longest row;
+- a checkpoint also keeps the reference model, which TRL forgets when `sync_ref_model` has replaced it.
+
+GRPO: DeepSeekMath (arXiv 2402.03300) section 4.1; rewards by rule and their use: DeepSeek-R1 (2501.12948) section 2.2.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from datasets import Dataset
+from safetensors.torch import load_model, save_model
+from transformers import PrinterCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from r1pipe.errors import Interrupted
+from r1pipe.rollout import Engine, Rollout, Sampling
+from r1pipe.train import checkpoints
+from r1pipe.train.callbacks import Row, Watch, require_finite
+from r1pipe.train.determinism import derive_seed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from r1pipe.stage import Work
+
+T = TypeVar("T")
+
+_REFERENCE = "reference.safetensors"
+
+ORDER_FREE_LOSSES = frozenset({"grpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"})
+"""Losses whose sum over an optimiser step does not depend on which rows share a micro-batch.
+
+"bnpo" does: it divides each micro-batch by that micro-batch's tokens.
+"""
+
+Micro = dict[str, Any]
+"""What TRL trains on at once: tensors by name, the first dimension a completion each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One question, rendered and tokenised; `row` is what the judge knows it by."""
+
+    row: int
+    text: str
+    token_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a completion is worth."""
+
+    rewards: Mapping[str, float | None]
+    """By name; None leaves the completion out of its group's advantages."""
+    passed: bool | None
+    """Whether the answer is right; None where that could not be decided."""
+
+
+Judge = Callable[[Sequence[tuple[Prompt, Rollout]]], list[Judgement]]
+"""Judges a generation batch, in order. What it raises ends the run."""
+
+
+def train(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[Prompt],
+    judge: Judge,
+    weights: Mapping[str, float],
+    engine: Engine,
+    options: Mapping[str, Any],
+    work: "Work",
+) -> dict[str, Any]:
+    """Train `model` in place, one group of completions for each of `prompts`, in their order.
+
+    `options` are `GRPOConfig`'s fields; `weights` name the rewards that add up. Goes on from the newest whole
+    checkpoint in `work.dir / "trainer"`. Returns the last metrics row. Raises `Interrupted` after a stop that was asked
+    for, `RunFailed` when a number is no longer finite.
+    """
+    args = GRPOConfig(**(_defaults(work) | dict(options)), reward_weights=list(weights.values()))
+    trainer = Policy(
+        model=model,
+        args=args,
+        processing_class=tokenizer,
+        prompts=prompts,
+        judge=judge,
+        rewards=list(weights),
+        engine=engine,
+    )
+    watch = Watch(work, trainer.row, boundary=boundary_of(args), keep=trainer.keep)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(watch)
+    newest = checkpoints.latest(Path(args.output_dir))
+    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    if watch.stopped:
+        raise Interrupted(f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}; run again to go on.")
+    return watch.last
+
+
+def boundary_of(args: GRPOConfig) -> int:
+    """Optimiser steps between two points with no completion left over from a generation: only there is a resume exact."""
+    micro_batches = args.steps_per_generation * args.num_iterations
+    return math.lcm(micro_batches, args.gradient_accumulation_steps) // args.gradient_accumulation_steps
+
+
+class Policy(GRPOTrainer):
+    """`trl.GRPOTrainer` with the four additions this module's docstring names."""
+
+    def __init__(
+        self,
+        *,
+        model: "PreTrainedModel",
+        args: GRPOConfig,
+        processing_class: "PreTrainedTokenizerBase",
+        prompts: Sequence[Prompt],
+        judge: Judge,
+        rewards: Sequence[str],
+        engine: Engine,
+    ) -> None:
+        super().__init__(
+            model=model,
+            reward_funcs=[_reward(name) for name in rewards],
+            args=args,
+            train_dataset=Dataset.from_dict(
+                {"prompt": [p.text for p in prompts], "row": list(range(len(prompts)))}
+            ),
+            processing_class=processing_class,
+            rollout_func=_rollouts,
+        )
+        self.prompts = prompts
+        self.judge = judge
+        self.engine = engine
+        self.sampling = Sampling(
+            max_new_tokens=args.max_completion_length,
+            temperature=args.temperature,
+            top_p=args.top_p,
+            top_k=args.top_k,
+        )
+        self.rows: list[int] = []  # the prompt of each completion of the present generation
+        self.spent = {"generation": 0.0, "reward": 0.0}  # seconds since the last metrics row
+        self.tokens = 0  # completion tokens since then
+        self._trimmed: list[Micro] | None = None
+
+    def _generate_and_score_completions(self, inputs: list[Micro]) -> Micro:
+        # TRL hands the prompts' text to `rollout_func`, not their rows.
+        self.rows = [example["row"] for example in inputs]
+        return super()._generate_and_score_completions(inputs)
+
+    def rollouts(self) -> Micro:
+        """Generate and judge one completion for each of `self.rows`; what TRL wants from a `rollout_func`."""
+        began = time.perf_counter()
+        prompts = [self.prompts[row] for row in self.rows]
+        seed = derive_seed(self.args.seed, "rollout", self.state.global_step, self.accelerator.process_index)
+        completions = self.engine.generate([p.token_ids for p in prompts], self.sampling, seed=seed)
+        generated = time.perf_counter()
+        judgements = self.judge(list(zip(prompts, completions, strict=True)))
+        self.spent["generation"] += generated - began
+        self.spent["reward"] += time.perf_counter() - generated
+        self.tokens += sum(len(completion.token_ids) for completion in completions)
+        self._count(judgements)
+        return {
+            "prompt_ids": [p.token_ids for p in prompts],
+            "completion_ids": [completion.token_ids for completion in completions],
+            "logprobs": None,
+            "judgement": judgements,
+        }
+
+    def _count(self, judgements: Sequence[Judgement]) -> None:
+        """Log what TRL does not: right answers, undecided ones, and groups that teach nothing."""
+        decided = [j.passed for j in judgements if j.passed is not None]
+        self._log_metric("undecided", 1 - len(decided) / len(judgements))
+        if decided:
+            self._log_metric("accuracy", sum(decided) / len(decided))
+        groups = _batched([self._total(judgement) for judgement in judgements], self.num_generations)
+        flat = [group for group in groups if _is_flat(group)]
+        self._log_metric("groups_without_spread", len(flat) / len(groups))
+
+    def _total(self, judgement: Judgement) -> float | None:
+        """The weighted sum of the rewards that were given, or None if none was."""
+        weighted = zip(judgement.rewards.values(), self.args.reward_weights, strict=True)
+        given = [reward * weight for reward, weight in weighted if reward is not None]
+        return sum(given) if given else None
+
+    def _prepare_inputs(self, generation_batch: Any) -> Micro:
+        inputs = super()._prepare_inputs(generation_batch)
+        if not self.model.training:
+            return inputs
+        if self._buffered_inputs is not self._trimmed:  # a new generation was cut into micro-batches
+            self._buffered_inputs = self._trimmed = packed(self._buffered_inputs, self._window())
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _window(self) -> int:
+        """Micro-batches that rows may move between: those of one optimiser step, or 1 where it matters who is where."""
+        per_micro_batch = self._entropy_bonus_enabled or self.top_entropy_quantile < 1 or self.aux_loss_enabled
+        accumulated, generated = self.args.gradient_accumulation_steps, self.args.steps_per_generation
+        aligned = generated % accumulated == 0 or accumulated % generated == 0
+        return accumulated if aligned and self.loss_type in ORDER_FREE_LOSSES and not per_micro_batch else 1
+
+    def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """As TRL's; a loss that is no longer finite ends the run before it reaches the weights."""
+        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        self._require_finite("loss", loss.item())
+        return loss
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self._require_finite("gradient norm", float(norm))
+        return norm
+
+    def _require_finite(self, name: str, value: float) -> None:
+        require_finite(name, value, self.state.global_step + 1, Path(self.args.output_dir))
+
+    def row(self, logs: Row, seconds: float) -> Row:
+        """The metrics of the steps since the last row."""
+        spent, tokens = self.spent, self.tokens
+        self.spent, self.tokens = dict.fromkeys(spent, 0.0), 0
+        rewards = {name: logs.get(f"rewards/{name}/mean") for name in self.reward_func_names}
+        return {
+            "reward": logs.get("reward"),
+            **rewards,
+            "accuracy": logs.get("accuracy"),
+            "length": logs.get("completions/mean_length"),
+            "truncated": logs.get("completions/clipped_ratio"),
+            "groups_without_spread": logs.get("groups_without_spread"),
+            "undecided": logs.get("undecided"),
+            "entropy": logs.get("entropy"),
+            "kl": logs.get("kl"),
+            "grad_norm": logs.get("grad_norm"),
+            "loss": logs["loss"],
+            "learning_rate": logs.get("learning_rate"),
+            "tokens_per_second": tokens / seconds,
+            "seconds_generation": spent["generation"],
+            "seconds_reward": spent["reward"],
+            "seconds_training": seconds - spent["generation"] - spent["reward"],
+        }
+
+    def keep(self, checkpoint: Path) -> None:
+        """Put the reference model into a checkpoint, if it is no longer the one training began with."""
+        if self.args.sync_ref_model:
+            save_model(self.accelerator.unwrap_model(self.ref_model), str(checkpoint / _REFERENCE))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.args.sync_ref_model:
+            load_model(
+                self.accelerator.unwrap_model(self.ref_model), str(Path(resume_from_checkpoint) / _REFERENCE)
+            )
+
+
+def packed(micro_batches: Sequence[Micro], window: int) -> list[Micro]:
+    """Sort completions by length within every `window` micro-batches, and cut each to its own longest row.
+
+    TRL pads all completions of a generation to the longest of them. `window` is the number of micro-batches whose
+    gradients are summed before the weights change, or 1 where a loss depends on which rows stand together. The loss and
+    its gradient are those of the uncut micro-batches: only columns that no row of a micro-batch attends to go.
+    """
+    result = []
+    for group in _batched(micro_batches, window):
+        joined = {key: _join([micro[key] for micro in group]) for key in group[0]}
+        order = joined["completion_mask"].sum(1).argsort(stable=True)
+        for rows in order.chunk(len(group)):
+            result.append(trim({key: v[rows] if v.dim() else v for key, v in joined.items()}))
+    return result
+
+
+def trim(micro: Micro) -> Micro:
+    """Cut the columns left of the longest prompt and right of the longest completion.
+
+    Tensors are [rows, prompt] for names that start with "prompt", [rows, completion] for every other one of two
+    dimensions; [rows] and scalars stay. A column is kept while any row has a token in it, and at least one always is.
+    """
+    prompt = max(1, int(micro["prompt_mask"].sum(1).max()))
+    # A truncated completion can be masked out whole and still have tokens, so length is read off the last kept column.
+    kept = micro["completion_mask"].any(0).nonzero()
+    completion = int(kept[-1]) + 1 if len(kept) else 1
+    columns = micro["completion_mask"].shape[1]
+
+    def cut(key: str, value: torch.Tensor) -> torch.Tensor:
+        if value.dim() < 2:
+            return value
+        if key.startswith("prompt"):
+            return value[:, -prompt:]
+        return value[:, :completion] if value.shape[1] == columns else value  # [rows, 1]: one ratio a sequence
+
+    return {key: cut(key, value) for key, value in micro.items()}
+
+
+def _batched(values: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [values[start : start + size] for start in range(0, len(values), size)]
+
+
+def _join(values: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat(list(values)) if values[0].dim() else values[0]
+
+
+def _is_flat(group: Sequence[float | None]) -> bool:
+    """Whether all decided completions of a group got the same reward, so that none has an advantage."""
+    given = [total for total in group if total is not None]
+    return not given or max(given) - min(given) < 1e-6
+
+
+def _rollouts(prompts: Sequence[str], trainer: Policy) -> Micro:
+    return trainer.rollouts()
+
+
+def _reward(name: str) -> Callable[..., list[float | None]]:
+    """The reward function TRL calls, which reads one named reward off judgements already made."""
+
+    def reward(judgement: Sequence[Judgement], **_: Any) -> list[float | None]:
+        return [one.rewards[name] for one in judgement]
+
+    reward.__name__ = name  # TRL names its metrics after the function
+    return reward
+
+
+def _defaults(work: "Work") -> dict[str, Any]:
+    """What TRL's defaults get wrong for us, or leave to chance."""
+    on_cpu = not torch.cuda.is_available()
+    return {
+        "output_dir": str(work.dir / "trainer"),
+        "seed": work.seed,
+        "use_cpu": on_cpu,
+        "bf16": not on_cpu,
+        "gradient_checkpointing": not on_cpu,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_total_limit": 2,  # the older one may go only after the newer one is sealed
+        "shuffle_dataset": False,  # the prompts come in the order they are to be asked in
+        "lr_scheduler_type": "constant",
+    }

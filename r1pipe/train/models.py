@@ -1,0 +1,55 @@
+"""Opening a checkpoint to train it, and writing the one that is published."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from r1pipe.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def open_model(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """A causal language model in float32 and its tokenizer.
+
+    Training keeps float32 weights everywhere; on a GPU the forward pass runs in bfloat16 by autocast. Raises
+    `UsageError` when the tokenizer has no EOS, since a model that cannot end its answer cannot be trained to.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    if tokenizer.eos_token_id is None:
+        raise UsageError(f"The tokenizer in {folder} has no EOS token. Set `eos_token` in its tokenizer_config.json.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model, tokenizer
+
+
+def context_of(model: "PreTrainedModel") -> int:
+    """The most tokens the model can read, prompt and completion together."""
+    return int(model.config.get_text_config().max_position_embeddings)
+
+
+def publish(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> Path:
+    """Write weights, config, generation config and tokenizer as `from_pretrained` and vLLM open them.
+
+    The generation config ends at the tokenizer's EOS and at every other end the model already knew (an end of turn).
+    """
+    known = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ends = known if isinstance(known, list) else [known] if known is not None else []
+    if tokenizer.eos_token_id not in ends:
+        ends = [tokenizer.eos_token_id, *ends]
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=ends if len(ends) > 1 else ends[0],
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    text_config = model.config.get_text_config()
+    text_config.eos_token_id = model.generation_config.eos_token_id
+    text_config.pad_token_id = tokenizer.pad_token_id
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
