@@ -1,0 +1,188 @@
+"""How a question becomes a prompt, and the one parser of what comes back."""
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from r1pipe.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Template = Literal["r1-zero", "chat", "plain"]
+TEMPLATES: Final[tuple[Template, ...]] = get_args(Template)
+"""`r1-zero`: the paper's own, for a base model. `chat`: the tokenizer's. `plain`: the question as it is."""
+
+OPEN_THINK: Final = "<think>"
+CLOSE_THINK: Final = "</think>"
+OPEN_ANSWER: Final = "<answer>"
+CLOSE_ANSWER: Final = "</answer>"
+TAGS: Final = (OPEN_THINK, CLOSE_THINK, OPEN_ANSWER, CLOSE_ANSWER)
+
+_CONVERSATION: Final = (
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it."
+)
+_R1_ZERO: Final = (
+    f"{_CONVERSATION} The assistant first thinks about the reasoning process in the mind and then provides the user "
+    "with the answer. The reasoning process and answer are enclosed within <think> </think> and <answer> </answer> "
+    "tags, respectively, i.e., <think> reasoning process here </think> <answer> answer here </answer>. "
+    "User: {question}. Assistant: <think>"
+)
+"""DeepSeek-R1 paper, Table 1, with the thinking opened for the model."""
+_R1_ZERO_DIRECT: Final = _CONVERSATION + " User: {question}. Assistant:"
+
+
+def render(
+    template: Template,
+    question: str,
+    *,
+    reasoning: bool = True,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+) -> str:
+    """The prompt for `question`, as text.
+
+    With `reasoning`, the templates `r1-zero` and `chat` end in an opened `<think>`; without it they ask for an answer
+    at once. `chat` needs the tokenizer, whose chat template is called with `enable_thinking=reasoning`.
+
+    Raises:
+        UsageError: `chat` without a tokenizer that has a chat template, or an unknown template.
+    """
+    if template == "plain":
+        return question
+    if template == "r1-zero":
+        text = _R1_ZERO if reasoning else _R1_ZERO_DIRECT
+        # The paper's full stop after the question would double one that is there.
+        return text.replace("{question}.", question if question.endswith((".", "?", "!")) else f"{question}.")
+    if template == "chat":
+        return _render_chat(question, reasoning, tokenizer)
+    raise UsageError(f"Unknown template {template!r}; there are {', '.join(TEMPLATES)}.")
+
+
+def _render_chat(question: str, reasoning: bool, tokenizer: "PreTrainedTokenizerBase | None") -> str:
+    if tokenizer is None or not tokenizer.chat_template:
+        raise UsageError(
+            "The template 'chat' needs a tokenizer with a chat template, and this one has none; "
+            "set template: r1-zero, which suits a base model."
+        )
+    prompt = str(
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=reasoning,
+        )
+    )
+    if reasoning and not opens_thinking(prompt):
+        # As the templates of R1's own family end; a line break is also what a word-level tokenizer splits at.
+        prompt += f"{'' if prompt[-1:].isspace() else chr(10)}{OPEN_THINK}\n"
+    return prompt
+
+
+def opens_thinking(prompt: str) -> bool:
+    """Whether a completion of `prompt` starts inside the thinking."""
+    return prompt.rstrip().endswith(OPEN_THINK)
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """The parts of a completion."""
+
+    thinking: str | None
+    """What stands before the last `</think>`, or everything when it never closes; None where no thinking began."""
+    summary: str
+    """What stands between the thinking and the answer."""
+    answer: str | None
+    """None when there is none to judge: the thinking was not closed, or nothing marks an answer after it."""
+    closed: bool
+    """Whether the thinking ended; true where none began."""
+    well_formed: bool
+    """Whether the whole text is `<think> … </think> [summary] <answer> … </answer>`, each tag once and no part but
+    the summary empty; or, where no thinking began, a text that is not empty and has no tags at all."""
+
+
+def parse(text: str, opened: bool) -> Parsed:
+    """Take a completion apart; `opened` says whether its prompt ended in `<think>`.
+
+    The answer is what the last `<answer>` pair after the thinking holds, else the last balanced `\\boxed{}`, else
+    what follows the last `####`; a completion that neither thinks nor marks an answer is the answer. Unclosed
+    thinking has no answer, whatever it holds. Never raises.
+
+    >>> parse("5 * 6 = 30 yes </think> so 30 <answer> 5 * 6 </answer>", opened=True).answer
+    '5 * 6'
+    """
+    thinking, closed, tail = _split_thinking(text, opened)
+    if thinking is None:
+        bare = not any(tag in text for tag in TAGS)
+        answer = _marked_answer(tail) or (text.strip() if bare else None)
+        return Parsed(None, "", answer or None, closed=True, well_formed=bare and bool(text.strip()))
+    if not closed:
+        return Parsed(thinking, "", None, closed=False, well_formed=False)
+    summary = tail.partition(OPEN_ANSWER)[0].strip()
+    whole = OPEN_THINK + text if opened else text
+    return Parsed(thinking, summary, _marked_answer(tail), closed=True, well_formed=_well_formed(whole))
+
+
+def _split_thinking(text: str, opened: bool) -> tuple[str | None, bool, str]:
+    """(thinking or None, whether it closed, what comes after it)."""
+    if not opened:
+        _, tag, after = text.partition(OPEN_THINK)
+        if not tag:
+            # A `</think>` that nothing opened closes nothing, but an answer is looked for after it.
+            return None, True, text.rpartition(CLOSE_THINK)[2]
+        text = after
+    thinking, tag, tail = text.rpartition(CLOSE_THINK)
+    return (thinking.strip(), True, tail) if tag else (text.strip(), False, "")
+
+
+def _well_formed(whole: str) -> bool:
+    if any(whole.count(tag) != 1 for tag in TAGS):
+        return False
+    parts, rest = [], whole
+    for tag in TAGS:
+        part, found, rest = rest.partition(tag)
+        if not found:
+            return False
+        parts.append(part.strip())
+    before, thinking, _, answer = parts
+    return not before and bool(thinking) and bool(answer) and not rest.strip()
+
+
+def _marked_answer(text: str) -> str | None:
+    """The last answer that `text` marks as such, or None."""
+    before, tag, _ = text.rpartition(CLOSE_ANSWER)
+    if tag and OPEN_ANSWER in before:
+        return _unboxed(before.rpartition(OPEN_ANSWER)[2].strip()) or None
+    if OPEN_ANSWER in text:
+        return None
+    boxed = last_boxed(text)
+    if boxed is not None:
+        return boxed or None
+    _, mark, after = text.rpartition("####")
+    return (after.strip().partition("\n")[0].strip() or None) if mark else None
+
+
+def _unboxed(answer: str) -> str:
+    boxed = last_boxed(answer)
+    return answer if boxed is None else boxed
+
+
+_BRACES: Final = re.compile(r"\\boxed\{|\\.|[{}]", re.DOTALL)
+
+
+def last_boxed(text: str) -> str | None:
+    """What the last `\\boxed{}` whose braces balance holds, or None. One pass over the text.
+
+    >>> last_boxed(r"so \\boxed{1} or rather \\boxed{\\frac{1}{2}}.")
+    '\\\\frac{1}{2}'
+    """
+    openings: list[int | None] = []  # where the content of each open brace starts; None for one that boxes nothing
+    last: tuple[int, int] | None = None
+    for match in _BRACES.finditer(text):
+        token = match[0]
+        if token in ("{", "\\boxed{"):
+            openings.append(match.end() if token != "{" else None)
+        elif token == "}" and openings:
+            start = openings.pop()
+            if start is not None and (last is None or start > last[0]):
+                last = (start, match.start())
+    return text[last[0] : last[1]].strip() if last else None

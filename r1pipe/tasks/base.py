@@ -1,0 +1,94 @@
+"""The promise every task makes: items by seed and index, and a verdict on any completion."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, ClassVar, Final, Literal, TypeVar
+
+from r1pipe.errors import UsageError
+from r1pipe.prompting import parse
+from r1pipe.verify.verdict import Completion, Verdict, failed, undecided
+
+T = TypeVar("T")
+TruncatedRule = Literal["fail", "undecided"]
+JudgeRule = Literal["exact", "number", "math"]
+
+HELD_OUT_ONE_IN: Final = 5
+"""One problem in this many is held out: it occurs in no corpus, no step of training and no trace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question with what is needed to judge an answer to it."""
+
+    id: str
+    """The problem's own name: the same problem worded twice has one id."""
+    question: str
+    gold: Any
+    """JSON. What it means is the task's own affair."""
+    reasoning: bool = True
+    """Whether the prompt opens `<think>`, and whether the format reward expects thinking."""
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+class Task(ABC):
+    """Questions that a program can ask and judge."""
+
+    name: ClassVar[str]
+    splits: ClassVar[tuple[str, ...]] = ("seen", "held-out", "all")
+    truncated: TruncatedRule = "fail"
+    """What a completion cut off by the token limit counts as. The paper's accuracy counts it as wrong."""
+
+    @abstractmethod
+    def items(self, split: str, count: int | None, seed: int) -> list[Item]:
+        """The first `count` items of a split, or one pass over it; item i is a function of the seed and i alone.
+
+        Raises:
+            UsageError: the task has no such split, or nothing is in it.
+        """
+
+    @abstractmethod
+    def judge_answer(self, item: Item, answer: str) -> Verdict:
+        """The verdict on an answer that was taken out of its completion. Never raises on any answer."""
+
+    def judge(self, item: Item, completion: Completion) -> Verdict:
+        """The verdict on a whole completion. Never raises on any completion."""
+        if completion.truncated:
+            return failed("truncated") if self.truncated == "fail" else undecided("truncated")
+        parsed = parse(completion.text, completion.opened)
+        if parsed.answer is None:
+            return failed("no answer" if parsed.closed else "thinking not closed")
+        return self.judge_answer(item, parsed.answer)
+
+
+def take(pool: Sequence[T], count: int | None, seed: int) -> Iterator[tuple[T, Random]]:
+    """The first `count` members of a pool in the order of a seed, each with its own source of randomness.
+
+    Every pass over the pool is a permutation of its own, so no member comes twice before all have come once. Without
+    a count it is one pass.
+    """
+    wanted = len(pool) if count is None else count
+    for start in range(0, wanted, len(pool)) if pool else ():
+        passed = list(pool)
+        Random(f"{seed}:pass:{start // len(pool)}").shuffle(passed)
+        for i, member in enumerate(passed[: wanted - start], start):
+            yield member, Random(f"{seed}:item:{i}")
+
+
+def held_out(key: str) -> bool:
+    """Whether the problem that `key` names is held out; the same on every machine and for every seed."""
+    return int(hashlib.sha256(key.encode()).hexdigest(), 16) % HELD_OUT_ONE_IN == 0
+
+
+def check_split(task: Task, split: str) -> None:
+    """Raises UsageError when the task has no such split."""
+    if split not in task.splits:
+        raise UsageError(f"Task {task.name!r} has no split {split!r}; it has {', '.join(task.splits)}.")
+
+
+def in_split(problem_held_out: bool, split: str) -> bool:
+    """Whether a problem belongs to a split."""
+    return split == "all" or problem_held_out == (split == "held-out")
+

@@ -1,0 +1,1 @@
+"""Verdicts on answers: what they may be, and how each kind of answer is judged."""
