@@ -67,6 +67,16 @@ class Judgement:
     """Whether the answer is right; None where that could not be decided."""
 
 
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training came to."""
+
+    metrics: Row
+    """The last row of metrics."""
+    tokens: int
+    """Tokens of all prompts and completions, over the whole training."""
+
+
 Judge = Callable[[Sequence[tuple[Prompt, Rollout]]], list[Judgement]]
 """Judges a generation batch, in order. What it raises ends the run."""
 
@@ -80,12 +90,12 @@ def train(
     engine: Engine,
     options: Mapping[str, Any],
     work: "Work",
-) -> dict[str, Any]:
+) -> Trained:
     """Train `model` in place, one group of completions for each of `prompts`, in their order.
 
     `options` are `GRPOConfig`'s fields; `weights` name the rewards that add up. Goes on from the newest whole
-    checkpoint in `work.dir / "trainer"`. Returns the last metrics row. Raises `Interrupted` after a stop that was asked
-    for, `RunFailed` when a number is no longer finite.
+    checkpoint in `work.dir / "trainer"`. Raises `Interrupted` after a stop that was asked for, `RunFailed` when a
+    number is no longer finite.
     """
     args = GRPOConfig(**(_defaults(work) | dict(options)), reward_weights=list(weights.values()))
     trainer = Policy(
@@ -104,7 +114,7 @@ def train(
     trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     if watch.stopped:
         raise Interrupted(f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}; run again to go on.")
-    return watch.last
+    return Trained(watch.last, int(trainer.state.num_input_tokens_seen))
 
 
 def boundary_of(args: GRPOConfig) -> int:

@@ -1,11 +1,13 @@
 """Opening a checkpoint to train it, and writing the one that is published."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from r1pipe import jsonl
 from r1pipe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,13 +20,31 @@ def open_model(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBas
     Training keeps float32 weights everywhere; on a GPU the forward pass runs in bfloat16 by autocast. Raises
     `UsageError` when the tokenizer has no EOS, since a model that cannot end its answer cannot be trained to.
     """
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.eos_token_id is None:
         raise UsageError(f"The tokenizer in {folder} has no EOS token. Set `eos_token` in its tokenizer_config.json.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return model, tokenizer
+
+
+def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> list[int]:
+    """A rendered prompt as tokens, with the tokenizer's BOS unless a chat template has already written it."""
+    written = tokenizer.bos_token is not None and prompt.startswith(tokenizer.bos_token)
+    return list(tokenizer(prompt, add_special_tokens=not written)["input_ids"])
+
+
+def decode_completions(
+    tokenizer: "PreTrainedTokenizerBase", completions: Sequence[Sequence[int]]
+) -> list[str]:
+    """Completions as text, without the EOS they end in.
+
+    Special tokens stay: in many vocabularies `<think>` is one, and what a policy wrote is not ours to tidy.
+    """
+    ends = (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    bare = [ids[:-1] if ids and ids[-1] in ends else ids for ids in completions]
+    return [str(text) for text in tokenizer.batch_decode(bare, skip_special_tokens=False)]
 
 
 def context_of(model: "PreTrainedModel") -> int:
@@ -49,7 +69,15 @@ def publish(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", fold
     text_config = model.config.get_text_config()
     text_config.eos_token_id = model.generation_config.eos_token_id
     text_config.pad_token_id = tokenizer.pad_token_id
+    text_config.use_cache = True  # trainers turn it off
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def publish_set_aside(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Keep beside a checkpoint what it was not trained on, a reason in each row; nothing is written for no rows."""
+    lines = [jsonl.dumps(dict(row)).decode() + "\n" for row in rows]
+    if lines:
+        jsonl.write_text(folder / "set-aside.jsonl", "".join(lines))

@@ -1,0 +1,211 @@
+"""Reinforcement learning by GRPO with rewards from rules: R1-Zero from a base, the reasoner from a cold start."""
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from r1pipe import jsonl
+from r1pipe.errors import UsageError
+from r1pipe.prompting import Template, opens_thinking, parse, render
+from r1pipe.rewards import Reward, RewardInput, RewardName, make_rewards
+from r1pipe.rollout import Rollout
+from r1pipe.stage import NEUTRAL, CheckpointRef, Inputs, Outcome, StageConfig, Work
+from r1pipe.tasks import Item, Task, TaskSpec, mixture
+from r1pipe.train.determinism import epochs_of
+from r1pipe.verify.verdict import Completion
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from r1pipe.train.grpo import Judgement, Prompt
+
+VERSION = 1
+SUMMARY = "Train a policy by GRPO on tasks whose answers a program can judge."
+
+_TRL_NAMES: Final = {
+    "num_generations": "group_size",
+    "gradient_accumulation_steps": "prompts_per_step",
+    "per_device_train_batch_size": "micro_batch",
+    "max_steps": "steps",
+    "learning_rate": "learning_rate",
+    "beta": "kl",
+    "loss_type": "loss_type",
+    "scale_rewards": "scale_rewards",
+    "temperature": "temperature",
+    "max_completion_length": "max_new_tokens",
+    "reward_weights": "rewards",
+    "save_steps": "save_every",
+    "logging_steps": "log_every",
+}
+"""GRPOConfig's options that the stage's own fields set."""
+
+
+class Config(StageConfig):
+    """What the `rl` stage reads from a recipe. One optimiser step learns from one fresh rollout."""
+
+    makes: ClassVar = "checkpoint"
+
+    model: CheckpointRef
+    """The policy to start from."""
+    task: Annotated[list[TaskSpec], BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
+    """What is asked: one task, or several mixed by their weights."""
+    template: Template = "r1-zero"
+    """How a question becomes a prompt: `r1-zero` (the paper's, for a base), `chat` or `plain`."""
+    rewards: dict[RewardName, float] = Field(default={"accuracy": 1.0, "format": 0.1}, min_length=1)
+    """The named rewards and the weight of each in the sum."""
+    language: str = "en"
+    """The language that the reward `language` asks the thinking to keep to."""
+    group_size: int = Field(default=8, ge=2)
+    """Completions per prompt; a completion's advantage is measured against its group."""
+    prompts_per_step: int = Field(default=32, ge=1)
+    """Prompts per optimiser step. `prompts_per_step` x `group_size` completions are generated for it."""
+    steps: int = Field(default=100, ge=1)
+    """Optimiser steps."""
+    learning_rate: float = Field(default=1e-6, gt=0)
+    """AdamW's, constant unless `trainer.lr_scheduler_type` says otherwise. What matters most; see the README."""
+    kl: float = Field(default=0.0, ge=0)
+    """Weight of the KL term against the reference model; 0 loads no reference. The paper: 0.001."""
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
+    """How token losses add up: `grpo` averages each completion first, `dapo` averages over all tokens of the step."""
+    scale_rewards: Literal["none", "group", "batch"] = "none"
+    """What advantages are divided by: nothing, the spread of the group (the paper), or that of the batch."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Of the rollouts. Advantages are right for 1.0, the policy's own distribution."""
+    max_new_tokens: int = Field(default=512, ge=1)
+    """A completion that reaches this many tokens is cut off and counts as truncated."""
+    micro_batch: int = Field(default=32, ge=1)
+    """Completions per forward and backward pass: less needs less memory and gives the same step."""
+    save_every: Annotated[int, Field(ge=1), NEUTRAL] = 10
+    """Steps between checkpoints that a stopped stage goes on from."""
+    log_every: Annotated[int, Field(ge=1), NEUTRAL] = 1
+    """Steps between rows of metrics."""
+    trainer: dict[str, Any] = Field(default={})
+    """Further options of TRL's GRPOConfig, by their names there."""
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> "Config":
+        completions = self.prompts_per_step * self.group_size
+        if completions % self.micro_batch:
+            raise ValueError(
+                f"prompts_per_step x group_size = {completions} completions cannot be cut into micro-batches of "
+                f"micro_batch = {self.micro_batch}; choose a divisor of {completions}"
+            )
+        return self
+
+
+def check(config: Config) -> list[str]:
+    """Say what is wrong with the options passed through to the trainer."""
+    if not config.trainer:
+        return []
+    from trl import GRPOConfig
+
+    from r1pipe.train.options import problems
+
+    return problems(GRPOConfig, config.trainer, _TRL_NAMES)
+
+
+def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
+    """Train the policy; publish it, with the prompts that were set aside if any were."""
+    from r1pipe.rollout.local import TransformersEngine
+    from r1pipe.train import grpo, models
+
+    model, tokenizer = models.open_model(inputs.one("model").path)
+    asked = Asked(config, tokenizer, seed=work.seed, context=models.context_of(model))
+    if asked.set_aside:
+        work.say(f"{len(asked.set_aside)} prompts are too long for the context and were set aside.")
+    trained = grpo.train(
+        model,
+        tokenizer,
+        asked.prompts,
+        Judge(asked.items, tokenizer, make_rewards(config.rewards, language=config.language)),
+        config.rewards,
+        TransformersEngine(model, eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id),
+        _options(config),
+        work,
+    )
+    folder = models.publish(model, tokenizer, work.dir / "published")
+    models.publish_set_aside(folder, asked.set_aside.values())
+    metrics = {**trained.metrics, "set_aside": len(asked.set_aside)}
+    return Outcome("checkpoint", folder, metrics, tokens=trained.tokens)
+
+
+def _options(config: Config) -> dict[str, Any]:
+    """The stage's fields as GRPOConfig calls them, and the recipe's `trainer:` section."""
+    own = config.model_dump(include=set(_TRL_NAMES.values()))
+    options = {name: own[field] for name, field in _TRL_NAMES.items() if name != "reward_weights"}
+    completions = config.prompts_per_step * config.group_size
+    options["gradient_accumulation_steps"] = completions // config.micro_batch
+    return options | config.trainer
+
+
+class Asked:
+    """The prompts of a whole training in the order they are asked, and what each was made from."""
+
+    def __init__(self, config: Config, tokenizer: "PreTrainedTokenizerBase", *, seed: int, context: int) -> None:
+        """Render and tokenise `steps` x `prompts_per_step` prompts.
+
+        One that leaves no room for `max_new_tokens` within the model's `context` is set aside; the others are then
+        asked again in its place. Raises `UsageError` when none is left.
+        """
+        from r1pipe.train.grpo import Prompt
+        from r1pipe.train.models import encode_prompt
+
+        room = context - config.max_new_tokens
+        needed = config.steps * config.prompts_per_step
+        self.set_aside: dict[str, dict[str, Any]] = {}
+        fitting: list[tuple[Task, Item, str, list[int]]] = []
+        for task, item in mixture(config.task, needed, seed):
+            text = render(config.template, item.question, reasoning=item.reasoning, tokenizer=tokenizer)
+            token_ids = encode_prompt(tokenizer, text)
+            if len(token_ids) <= room:
+                fitting.append((task, item, text, token_ids))
+            else:
+                reason = f"prompt of {len(token_ids)} tokens, {context} in the context less max_new_tokens is {room}"
+                self.set_aside[item.id] = {"id": item.id, "task": task.name, "reason": reason, "prompt": text}
+        if not fitting:
+            raise UsageError(
+                f"All {len(self.set_aside)} prompts are too long: a context of {context} tokens less max_new_tokens = "
+                f"{config.max_new_tokens} leaves {room}. Set `max_new_tokens` lower or use a model with more context."
+            )
+        again = islice(epochs_of(len(fitting), seed), needed - len(fitting))
+        order = [*range(len(fitting)), *again]
+        self.items = [fitting[i][:2] for i in order]
+        self.prompts = [Prompt(row, *fitting[i][2:]) for row, i in enumerate(order)]
+
+
+class Judge:
+    """Gives each completion one verdict, and every named reward from it."""
+
+    def __init__(
+        self,
+        items: Sequence[tuple[Task, Item]],
+        tokenizer: "PreTrainedTokenizerBase",
+        rewards: Mapping[str, Reward],
+    ) -> None:
+        self.items = items
+        self.tokenizer = tokenizer
+        self.rewards = rewards
+
+    def __call__(self, batch: "Sequence[tuple[Prompt, Rollout]]") -> "list[Judgement]":
+        """Judge a generation batch, in order. Raises `RunFailed` with the item that a judge or reward failed on."""
+        from r1pipe.train.models import decode_completions
+
+        texts = decode_completions(self.tokenizer, [rollout.token_ids for _, rollout in batch])
+        return [
+            self._judge(prompt, rollout, text) for (prompt, rollout), text in zip(batch, texts, strict=True)
+        ]
+
+    def _judge(self, prompt: "Prompt", rollout: Rollout, text: str) -> "Judgement":
+        from r1pipe.train.grpo import Judgement
+
+        task, item = self.items[prompt.row]
+        opened = opens_thinking(prompt.text)
+        completion = Completion(text, opened, rollout.finish == "length", len(rollout.token_ids))
+        verdict = task.judge(item, completion)
+        given = RewardInput(item, completion, parse(text, opened), verdict)
+        return Judgement(
+            {name: reward(given) for name, reward in self.rewards.items()},
+            verdict.passed if verdict.decided else None,
+        )
