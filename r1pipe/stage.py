@@ -5,26 +5,30 @@ A stage is a module in `stages/` with
     VERSION: int                                    bumped by hand when results would change
     class Config(StageConfig): ...                  a sentence under each field
     def run(config, inputs, work) -> Outcome: ...
-    def check(config) -> list[str]: ...             optional: problems found before anything starts
+    def check(config) -> list[str]: ...             optional: problems found before anything starts, each
+                                                    beginning with the key: "trainer.beta: ..."
     SUMMARY: str                                    optional: one line for the help
 
-and nothing else that anybody depends on. The pipeline runs it as a part of a recipe, the command line runs it alone;
-the stage cannot tell which.
+and nothing else that anybody depends on. The pipeline runs it as a part of a recipe, the command line runs it
+alone; the stage cannot tell which.
 """
 
 import threading
-import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 from r1pipe import jsonl
-from r1pipe.artifact import Artifact, flatten
 from r1pipe.errors import Interrupted
+from r1pipe.fingerprint import flatten
+
+if TYPE_CHECKING:
+    from r1pipe.artifact import Artifact
 
 Kind = Literal["checkpoint", "dataset"]
 
@@ -51,16 +55,16 @@ class Neutral:
 
 
 NEUTRAL = Neutral()
-"""`logging_steps: Annotated[int, NEUTRAL] = 10` is left out of the fingerprint: changing it reruns nothing."""
+"""`every: Annotated[int, NEUTRAL] = 10` is left out of the fingerprint: changing it reruns nothing."""
 
 
 class StageConfig(BaseModel):
     """The base of every stage's config: an unknown key is an error, and a config never changes once made."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     makes: ClassVar[Kind | None] = None
-    """What the stage publishes, so that a recipe that feeds a checkpoint to `data` is refused before it runs."""
+    """What the stage publishes; with it a recipe that feeds a checkpoint to `data` is refused in time."""
 
     threads: int = Field(default=1, ge=1)
     """CPU threads. They count in the fingerprint: the order of a floating-point sum depends on them."""
@@ -87,9 +91,9 @@ def references(config: BaseModel) -> list[Reference]:
 def counted(config: BaseModel) -> dict[str, Any]:
     """Return the config as dotted keys, without what cannot change the result.
 
-    Left out are `NEUTRAL` fields and the names behind single references: there the fingerprint of what they point at
-    counts, so that a renamed stage or a moved file reruns nothing. A list keeps its names, since stages tell the
-    members of a list apart by them.
+    Left out are `NEUTRAL` fields and the names behind single references: there the fingerprint of what they
+    point at counts, so that a renamed stage or a moved file reruns nothing. A list keeps its names, since
+    stages tell the members of a list apart by them.
     """
     return flatten(_counted(config))
 
@@ -147,17 +151,17 @@ def _ref_in(annotation: Any) -> Ref | None:
 class Inputs:
     """The artifacts a config names, by role; a role is the config's field."""
 
-    def __init__(self, given: Mapping[str, Sequence[tuple[str, Artifact]]]) -> None:
+    def __init__(self, given: Mapping[str, Sequence[tuple[str, "Artifact"]]]) -> None:
         self._given = given
 
-    def one(self, role: str) -> Artifact:
-        """Return the only artifact of this role; a `LookupError` here is the stage's mistake, not the user's."""
+    def one(self, role: str) -> "Artifact":
+        """Return the only artifact of this role; `LookupError` is the stage's mistake, not the user's."""
         artifacts = self.many(role)
         if len(artifacts) != 1:
             raise LookupError(f"{len(artifacts)} inputs for {role!r}, one was asked for")
         return artifacts[0]
 
-    def many(self, role: str) -> list[Artifact]:
+    def many(self, role: str) -> "list[Artifact]":
         """Return all artifacts of this role, in the config's order; none is an empty list."""
         return [artifact for _, artifact in self._given.get(role, ())]
 
@@ -170,9 +174,10 @@ class Sink(Protocol):
     """Where everything that happens is told; the command line's output is one, the run's event file another.
 
     From a running stage come `log` (row), `progress` (done, total, unit) and `say` (text). The pipeline adds
-    `run_started` (run, steps), `stage_started` (verb, fingerprint, reasons, resumed), `stage_reused` (artifact,
-    reasons), `stage_finished` (artifact, metrics, cost, peak_rss), `stage_failed` (error, log), `stage_stopped`,
-    `stage_skipped` (because) and `run_finished` (seconds, exit_code); in the run's own two, `stage` is empty.
+    `run_started` (run, steps), `stage_started` (verb, fingerprint, reasons, resumed), `stage_reused`
+    (artifact, reasons), `stage_finished` (artifact, metrics, cost, peak_rss), `stage_failed` (error, log),
+    `stage_stopped`, `stage_skipped` (because) and `run_finished` (seconds, exit_code); in the run's own two,
+    `stage` is empty.
     """
 
     def event(self, kind: str, stage: str, **fields: Any) -> None:
@@ -201,7 +206,7 @@ class Work:
         self.sink.event("log", self.name, row=dict(row))
 
     def rewind(self, step: int) -> None:
-        """Cut the rows after `step`: a resumed stage goes through those steps again, and would log them twice."""
+        """Cut the rows after `step`: a resumed stage goes through those again and would log them twice."""
         if not self.metrics.exists():
             return
         with jsonl.Journal(self.metrics) as journal:
@@ -245,13 +250,32 @@ class Outcome:
 
 
 class StageModule(Protocol):
-    """A module in `stages/`, as the pipeline sees it."""
+    """A module in `stages/`, as the pipeline sees it; `check` and `SUMMARY` may be missing."""
 
     VERSION: int
     Config: type[StageConfig]
     run: Callable[[Any, Inputs, Work], Outcome]
 
 
-def check_of(module: StageModule | types.ModuleType) -> Callable[[Any], list[str]]:
-    """Return the module's `check`, or one that finds nothing."""
-    return getattr(module, "check", lambda config: [])
+class Verbs(Mapping[str, type[StageConfig]]):
+    """What `uses` may name: each verb with its config, whose module is imported when first looked up."""
+
+    def __init__(self, modules: Mapping[str, str]) -> None:
+        self.modules = dict(modules)
+        """The full name of each verb's module."""
+
+    def __getitem__(self, verb: str) -> type[StageConfig]:
+        return self.module(verb).Config
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.modules)
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    def __contains__(self, verb: object) -> bool:
+        return verb in self.modules
+
+    def module(self, verb: str) -> StageModule:
+        """Return the verb's module."""
+        return cast(StageModule, import_module(self.modules[verb]))

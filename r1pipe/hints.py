@@ -1,0 +1,87 @@
+"""What a recipe's author probably meant: the nearest word, the right section, pydantic's words made plain."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+Path = tuple[str, ...]
+
+
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """Return the word most likely meant by `word`, if any is near."""
+    matches = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def meant(word: str, words: Iterable[str]) -> str:
+    """Return `; did you mean 'base'?`, or nothing when no word is near."""
+    guess = nearest(word, words)
+    return f"; did you mean '{guess}'?" if guess else ""
+
+
+def unknown_key(inside: Path, key: str, model: type[BaseModel], name: Path) -> str:
+    """Say what is wrong with a key that the section `inside` of `model` does not have.
+
+    `name` is how the recipe calls the model itself, e.g. `("stages", "zero")`. The nearest key of the same
+    section comes first, then the section in which such a key would be right, then all that could stand there.
+    """
+    said = f"unknown key '{'.'.join((*name, *inside, key))}'"
+    known = {at: list(fields) for at, fields in sections(model)}
+    here = known.get(_without_indexes(inside), [])
+    if guess := nearest(key, here):
+        return f"{said}; did you mean '{guess}'?"
+    for at, keys in known.items():
+        if guess := nearest(key, keys):
+            return f"{said}; '{guess}' belongs in '{'.'.join((*name, *at))}'"
+    return f"{said}; the keys there are {', '.join(here)}" if here else said
+
+
+def missing_key(inside: Path, key: str, model: type[BaseModel], name: Path) -> str:
+    """Say that the section `inside` lacks a key, and what that key is for."""
+    fields = dict(sections(model)).get(_without_indexes(inside), {})
+    about = fields[key].description if key in fields else None
+    said = f"'{'.'.join((*name, *inside))}' needs '{key}'"
+    return f"{said}: {' '.join(about.split()).rstrip('.')}" if about else said
+
+
+def sections(model: type[BaseModel], at: Path = ()) -> Iterator[tuple[Path, dict[str, FieldInfo]]]:
+    """Yield a config's sections, outermost first, each with its fields; a list of models is one section."""
+    yield at, model.model_fields
+    for name, info in model.model_fields.items():
+        for nested in _models(info.annotation):
+            yield from sections(nested, (*at, name))
+
+
+def complaint(errors: Sequence[ErrorDetails]) -> str:
+    """Say in one sentence what several errors of one value ask for; the members of a union each give one."""
+    wanted: list[str] = []
+    others: list[str] = []
+    for error in errors:
+        text = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
+        text = text.split(", unable to parse")[0]
+        if text.startswith("Input should be "):
+            wanted.append(text.removeprefix("Input should be "))
+        else:
+            others.append(text)
+    if not wanted:
+        return "; ".join(dict.fromkeys(others))
+    value = repr(errors[0]["input"])
+    shown = value if len(value) <= 60 else f"{value[:57]}..."
+    return f"should be {' or '.join(dict.fromkeys(wanted))}, not {shown}"
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (list, tuple, dict, Union, UnionType):
+        for arg in get_args(annotation):
+            yield from _models(arg)
+
+
+def _without_indexes(path: Path) -> Path:
+    return tuple(step for step in path if not step.isdecimal())
