@@ -1,0 +1,193 @@
+"""Which sampled completions become training data (rejection sampling; DeepSeek-R1 paper, section 2.3.3).
+
+A step takes rows and parts them into kept ones and rejected ones, each of those with its reason under `rejected`.
+Steps run one after another on what is still kept, and no row is lost: kept and rejected add up to what came in.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from r1pipe.measure.language import Language, consistency
+from r1pipe.measure.samples import SampleRow, parsed
+from r1pipe.measure.trace import measure
+
+RejectedRow = dict[str, Any]
+"""A `SampleRow` with one more column, `rejected`: the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curated:
+    """Rows, parted."""
+
+    kept: list[SampleRow]
+    rejected: list[RejectedRow]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many rows were kept, and how many rejected for each reason, the commonest first; all rows add up."""
+        reasons = Counter(row["rejected"] for row in self.rejected)
+        return {"kept": len(self.kept), **dict(reasons.most_common())}
+
+
+Step = Callable[[Sequence[SampleRow]], Curated]
+Filter = Callable[[SampleRow], str | None]
+"""Why one row, looked at alone, is rejected; None keeps it."""
+
+
+class Keep(BaseModel):
+    """Which completions are kept, as a recipe writes it. The steps run in the order of these fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    untruncated: bool = True
+    """Reject what the token limit cut off."""
+    correct: bool = True
+    """Reject what did not pass its verdict."""
+    well_formed: bool = True
+    """Reject what is not `<think> … </think> [summary] <answer> … </answer>`, or has tags where none were asked for."""
+    single_language: float = Field(default=1.0, ge=0, le=1)
+    """Share of a completion's words that must be in one language; 0 keeps mixed ones."""
+    language: Language | None = None
+    """Which language that must be; any one language when it is not set."""
+    repeats: bool = False
+    """Keep thinking that makes the same attempt twice."""
+    max_attempts: int | None = Field(default=None, ge=1)
+    """Reject thinking with more attempts than this."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Reject completions longer than this."""
+    per_problem: int | None = Field(default=None, ge=1)
+    """How many different completions of a problem are kept at most."""
+    prefer: Literal["shortest", "first"] = "shortest"
+    """Which ones those are."""
+
+    def steps(self) -> list[Step]:
+        """The steps to give to `curate`."""
+        filters: list[Filter] = []
+        if self.untruncated:
+            filters.append(untruncated)
+        if self.correct:
+            filters.append(correct)
+        if self.well_formed:
+            filters.append(well_formed)
+        if self.single_language > 0 or self.language:
+            filters.append(single_language(self.single_language, self.language))
+        filters.append(readable(self.repeats, self.max_attempts, self.max_tokens))
+        steps = [each(filter_) for filter_ in filters] + [deduplicate]
+        return steps if self.per_problem is None else [*steps, at_most(self.per_problem, self.prefer)]
+
+
+def curate(rows: Iterable[SampleRow], steps: Sequence[Step]) -> Curated:
+    """Run the steps one after another; a row is rejected by the first that finds a reason."""
+    kept, rejected = list(rows), []
+    for step in steps:
+        parted = step(kept)
+        kept = parted.kept
+        rejected += parted.rejected
+    return Curated(kept, rejected)
+
+
+# --- Filters: one row at a time
+
+
+def untruncated(row: SampleRow) -> str | None:
+    """Reject what the token limit cut off."""
+    return "truncated" if row["truncated"] else None
+
+
+def correct(row: SampleRow) -> str | None:
+    """Reject what did not pass, with the judge's reason."""
+    if row["verdict"] == "pass":
+        return None
+    return f"{'undecided' if row['verdict'] == 'undecided' else 'wrong'}: {row['reason']}"
+
+
+def well_formed(row: SampleRow) -> str | None:
+    """Reject what does not have the form that its question asks for."""
+    parts = parsed(row)
+    has_form = parts.well_formed and (parts.thinking is not None) == row["reasoning"]
+    return None if has_form else "not well formed"
+
+
+def single_language(at_least: float, language: Language | None = None) -> Filter:
+    """Reject thinking and summary when less than a share of their words is in one language, or in the one named."""
+
+    def check(row: SampleRow) -> str | None:
+        parts = parsed(row)
+        if parts.thinking is None:
+            return None
+        share = consistency(f"{parts.thinking} {parts.summary}", language)
+        if share is None or share >= at_least:
+            return None
+        return "mixed languages" if language is None else f"not in {language}"
+
+    return check
+
+
+def readable(repeats: bool, max_attempts: int | None, max_tokens: int | None) -> Filter:
+    """Reject what is too long, and thinking that goes in circles."""
+
+    def check(row: SampleRow) -> str | None:
+        if max_tokens is not None and row["tokens"] > max_tokens:
+            return "too long"
+        trace = measure(parsed(row).thinking or "")
+        if max_attempts is not None and (trace.attempts or 0) > max_attempts:
+            return "too many attempts"
+        return "repeated attempts" if trace.repeated_attempts and not repeats else None
+
+    return check
+
+
+# --- Steps: all rows together
+
+
+def each(filter_: Filter) -> Step:
+    """The step that looks at every row alone."""
+
+    def step(rows: Sequence[SampleRow]) -> Curated:
+        return _part((row, filter_(row)) for row in rows)
+
+    return step
+
+
+def deduplicate(rows: Sequence[SampleRow]) -> Curated:
+    """Reject a completion that the same problem has had before, but for white space."""
+    seen: set[tuple[str, str]] = set()
+
+    def reason(row: SampleRow) -> str | None:
+        key = (row["problem_id"], " ".join(row["completion"].split()))
+        if key in seen:
+            return "duplicate"
+        seen.add(key)
+        return None
+
+    return _part((row, reason(row)) for row in rows)
+
+
+def at_most(count: int, prefer: Literal["shortest", "first"]) -> Step:
+    """Keep so many rows of a problem, in the order they came; of equally short ones the first."""
+
+    def step(rows: Sequence[SampleRow]) -> Curated:
+        places: dict[str, list[int]] = {}
+        for place, row in enumerate(rows):
+            places.setdefault(row["problem_id"], []).append(place)
+        if prefer == "shortest":
+            places = {name: sorted(those, key=lambda i: rows[i]["tokens"]) for name, those in places.items()}
+        chosen = {place for those in places.values() for place in those[:count]}
+        reason = f"not among the {prefer} {count} of its problem"
+        return _part((row, None if place in chosen else reason) for place, row in enumerate(rows))
+
+    return step
+
+
+def _part(reasons: Iterable[tuple[SampleRow, str | None]]) -> Curated:
+    parted = Curated([], [])
+    for row, reason in reasons:
+        if reason is None:
+            parted.kept.append(row)
+        else:
+            parted.rejected.append({**cast(RejectedRow, row), "rejected": reason})
+    return parted

@@ -1,0 +1,1 @@
+"""Numbers about completions: how often they are right, how they think, and in which language."""
