@@ -32,7 +32,7 @@ class Conflict(R1pipeError):
 
 
 class EnvironmentUnfit(R1pipeError):
-    """The machine or what is installed on it does not fit: a library is missing, no GPU, too little memory."""
+    """The machine or what is installed on it does not fit: no such library, no GPU, too little memory."""
 
     exit_code = 4
 

@@ -13,7 +13,7 @@ JSON = Any
 def canonical_json(obj: JSON) -> bytes:
     """Return the one JSON text of a value: keys sorted, floats by their shortest exact form, ASCII only.
 
-    Raises `TypeError` on anything without a stable form, such as an object, a set, a NaN or a key that is no str.
+    Raises `TypeError` on anything without a stable form: an object, a set, a NaN, a key that is no str.
     A permissive `str(obj)` would put an address in memory into the hash and make every run a new one.
     """
     _check(obj, "value")
@@ -70,8 +70,8 @@ def fingerprint_of(
 ) -> str:
     """Return the fingerprint (64 hex digits) of what a stage would make.
 
-    `version` is the stage module's `VERSION`, `parents` are (role, fingerprint). The order of parents of one role
-    counts, as data is read in that order; the order of roles does not.
+    `version` is the stage module's `VERSION`, `parents` are (role, fingerprint). The order of parents of one
+    role counts, as data is read in that order; the order of roles does not.
     """
     return sha256_of(
         {

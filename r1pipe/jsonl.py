@@ -1,8 +1,8 @@
 """Durable JSON Lines: a journal that survives kills and full disks, shards, and files replaced in one step.
 
 Two rules hold for everything here. A writer that returns has put the bytes on the disk (`fsync`, the folder
-included). A reader never sees half of anything: files are replaced by a rename, and the one line that a kill can
-leave half-written, the journal's last, is repaired on opening.
+included). A reader never sees half of anything: files are replaced by a rename, and the one line that a kill
+can leave half-written, the journal's last, is repaired on opening.
 """
 
 import errno
@@ -80,8 +80,8 @@ def parts(path: Path | str) -> list[Path]:
 def read_rows(path: Path | str, *, require: Sequence[str] = ()) -> tuple[list[Row], list[BadRow]]:
     """Read a JSON Lines file or a dataset folder; return its rows and the lines set aside.
 
-    A line is set aside when it is not one JSON object or when a key of `require` is missing or null; blank lines
-    are passed over. Raises `UsageError` when nothing is there or no usable row is left.
+    A line is set aside when it is not one JSON object or when a key of `require` is missing or null; blank
+    lines are passed over. Raises `UsageError` when nothing is there or no usable row is left.
     """
     rows: list[Row] = []
     bad: list[BadRow] = []
@@ -153,8 +153,8 @@ def writing(path: Path | str) -> Iterator[None]:
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise RunFailed(
-                f"The disk is full: '{path}' could not be written. Nothing that was finished is lost. Free some "
-                "space and run the same command again: it goes on from there."
+                f"The disk is full: '{path}' could not be written. Nothing that was finished is lost. Free "
+                "some space and run the same command again: it goes on from there."
             ) from error
         raise RunFailed(
             f"'{path}' could not be written: {error.strerror or error}. Nothing that was finished is lost. "
@@ -163,7 +163,7 @@ def writing(path: Path | str) -> Iterator[None]:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Put a folder's list of names on the disk; without it a new or renamed file can vanish in a power cut."""
+    """Put a folder's list of names on the disk; else a new or renamed file can vanish in a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -245,8 +245,8 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
 class Journal:
     """An append-only file of rows for work that must not be lost; it has one writer.
 
-    Opening it repairs what a kill may have left: a last line without its newline is completed when its object is
-    whole, else cut off and kept in `<path>.torn`. So a later row is never glued to a torn one.
+    Opening it repairs what a kill may have left: a last line without its newline is completed when its object
+    is whole, else cut off and kept in `<path>.torn`. So a later row is never glued to a torn one.
     """
 
     def __init__(self, path: Path | str) -> None:
