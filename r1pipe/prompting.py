@@ -23,10 +23,10 @@ _CONVERSATION: Final = (
     "A conversation between User and Assistant. The user asks a question, and the Assistant solves it."
 )
 _R1_ZERO: Final = (
-    f"{_CONVERSATION} The assistant first thinks about the reasoning process in the mind and then provides the user "
-    "with the answer. The reasoning process and answer are enclosed within <think> </think> and <answer> </answer> "
-    "tags, respectively, i.e., <think> reasoning process here </think> <answer> answer here </answer>. "
-    "User: {question}. Assistant: <think>"
+    f"{_CONVERSATION} The assistant first thinks about the reasoning process in the mind and then provides "
+    "the user with the answer. The reasoning process and answer are enclosed within <think> </think> and "
+    "<answer> </answer> tags, respectively, i.e., <think> reasoning process here </think> "
+    "<answer> answer here </answer>. User: {question}. Assistant: <think>"
 )
 """DeepSeek-R1 paper, Table 1, with the thinking opened for the model."""
 _R1_ZERO_DIRECT: Final = _CONVERSATION + " User: {question}. Assistant:"
@@ -41,8 +41,9 @@ def render(
 ) -> str:
     """The prompt for `question`, as text.
 
-    With `reasoning`, the templates `r1-zero` and `chat` end in an opened `<think>`; without it they ask for an answer
-    at once. `chat` needs the tokenizer, whose chat template is called with `enable_thinking=reasoning`.
+    With `reasoning`, the templates `r1-zero` and `chat` end in an opened `<think>`; without it they ask for
+    an answer at once. `chat` needs the tokenizer, whose chat template is called with
+    `enable_thinking=reasoning`.
 
     Raises:
         UsageError: `chat` without a tokenizer that has a chat template, or an unknown template.
@@ -88,7 +89,7 @@ class Parsed:
     """The parts of a completion."""
 
     thinking: str | None
-    """What stands before the last `</think>`, or everything when it never closes; None where no thinking began."""
+    """What stands before the last `</think>`, or all when it never closes; None where no thinking began."""
     summary: str
     """What stands between the thinking and the answer."""
     answer: str | None
@@ -96,16 +97,20 @@ class Parsed:
     closed: bool
     """Whether the thinking ended; true where none began."""
     well_formed: bool
-    """Whether the whole text is `<think> … </think> [summary] <answer> … </answer>`, each tag once and no part but
+    """Whether the whole text is `<think> … </think> [summary] <answer> … </answer>`, each tag once and only
     the summary empty; or, where no thinking began, a text that is not empty and has no tags at all."""
+
+    def fits(self, reasoning: bool) -> bool:
+        """Whether it is well formed in the way its question asks for: with thinking, or without."""
+        return self.well_formed and (self.thinking is not None) == reasoning
 
 
 def parse(text: str, opened: bool) -> Parsed:
     """Take a completion apart; `opened` says whether its prompt ended in `<think>`.
 
-    The answer is what the last `<answer>` pair after the thinking holds, else the last balanced `\\boxed{}`, else
-    what follows the last `####`; a completion that neither thinks nor marks an answer is the answer. Unclosed
-    thinking has no answer, whatever it holds. Never raises.
+    The answer is what the last `<answer>` pair after the thinking holds, else the last balanced `\\boxed{}`,
+    else what follows the last `####`; a completion that neither thinks nor marks an answer is the answer.
+    Unclosed thinking has no answer, whatever it holds. Never raises.
 
     >>> parse("5 * 6 = 30 yes </think> so 30 <answer> 5 * 6 </answer>", opened=True).answer
     '5 * 6'
@@ -175,7 +180,7 @@ def last_boxed(text: str) -> str | None:
     >>> last_boxed(r"so \\boxed{1} or rather \\boxed{\\frac{1}{2}}.")
     '\\\\frac{1}{2}'
     """
-    openings: list[int | None] = []  # where the content of each open brace starts; None for one that boxes nothing
+    openings: list[int | None] = []  # where each open brace's content starts; None where it boxes nothing
     last: tuple[int, int] | None = None
     for match in _BRACES.finditer(text):
         token = match[0]

@@ -1,7 +1,8 @@
 """The named rewards that a recipe weighs (DeepSeek-R1 paper, sections 2.2.2 and 2.3.2).
 
-A reward is a number from 0 to 1, or None where it has nothing to say. A verdict that is undecided makes every reward
-None, so that the completion is left out of its group: a judge that ran out of time is never a reward of zero.
+A reward is a number from 0 to 1, or None where it has nothing to say. A verdict that is undecided makes every
+reward None, so that the completion is left out of its group: a judge that ran out of time is never a reward
+of zero.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -39,20 +40,19 @@ def accuracy(given: RewardInput) -> float:
 
 
 def form(given: RewardInput) -> float:
-    """The reward `format`: 1 when the completion has the form that its question asks for, and ended by itself.
+    """The reward `format`: 1 when the completion ended by itself in the form that its question asks for.
 
-    A question to reason about wants `<think> … </think> [summary] <answer> … </answer>` and nothing after; any other
-    wants text without tags.
+    A question to reason about wants `<think> … </think> [summary] <answer> … </answer>` and nothing after;
+    any other wants text without tags.
     """
-    asked_for = (given.parsed.thinking is not None) == given.item.reasoning
-    return float(given.parsed.well_formed and asked_for and not given.completion.truncated)
+    return float(given.parsed.fits(given.item.reasoning) and not given.completion.truncated)
 
 
 def language_of(language: str, when: LanguageWhen) -> Reward:
     """The reward `language`: the share of the thinking's words that are in `language`; without any words, 0.
 
-    With `correct` a wrong answer earns 0, so that nothing is to be had by being fluent and wrong. A question that
-    needs no thinking has no such reward: None.
+    With `correct` a wrong answer earns 0, so that nothing is to be had by being fluent and wrong. A question
+    that needs no thinking has no such reward: None.
     """
 
     def reward(given: RewardInput) -> float | None:

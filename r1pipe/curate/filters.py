@@ -1,7 +1,8 @@
 """Which sampled completions become training data (rejection sampling; DeepSeek-R1 paper, section 2.3.3).
 
-A step takes rows and parts them into kept ones and rejected ones, each of those with its reason under `rejected`.
-Steps run one after another on what is still kept, and no row is lost: kept and rejected add up to what came in.
+A step takes rows and parts them into kept ones and rejected ones, each of those with its reason under
+`rejected`. Steps run one after another on what is still kept, and no row is lost: kept and rejected add up to
+what came in.
 """
 
 from collections import Counter
@@ -28,7 +29,7 @@ class Curated:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many rows were kept, and how many rejected for each reason, the commonest first; all rows add up."""
+        """How many rows were kept, and how many rejected for each reason, the commonest first."""
         reasons = Counter(row["rejected"] for row in self.rejected)
         return {"kept": len(self.kept), **dict(reasons.most_common())}
 
@@ -48,7 +49,7 @@ class Keep(BaseModel):
     correct: bool = True
     """Reject what did not pass its verdict."""
     well_formed: bool = True
-    """Reject what is not `<think> … </think> [summary] <answer> … </answer>`, or has tags where none were asked for."""
+    """Reject what does not have the form that its question asks for, as the reward `format` does."""
     single_language: float = Field(default=1.0, ge=0, le=1)
     """Share of a completion's words that must be in one language; 0 keeps mixed ones."""
     language: Language | None = None
@@ -107,13 +108,11 @@ def correct(row: SampleRow) -> str | None:
 
 def well_formed(row: SampleRow) -> str | None:
     """Reject what does not have the form that its question asks for."""
-    parts = parsed(row)
-    has_form = parts.well_formed and (parts.thinking is not None) == row["reasoning"]
-    return None if has_form else "not well formed"
+    return None if parsed(row).fits(row["reasoning"]) else "not well formed"
 
 
 def single_language(at_least: float, language: Language | None = None) -> Filter:
-    """Reject thinking and summary when less than a share of their words is in one language, or in the one named."""
+    """Reject when less than this share of the words before the answer is in one language, or `language`."""
 
     def check(row: SampleRow) -> str | None:
         parts = parsed(row)

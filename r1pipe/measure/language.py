@@ -1,8 +1,8 @@
 """Which language a text is in, word by word.
 
-Text in the tiny world's vocabulary is counted by its word lists, where a number or a sign belongs to no language. Any
-other text is counted by script: a Latin word is one word of English, a Han character one word of Chinese, and a word
-in any other script one of neither.
+Text in the tiny world's vocabulary is counted by its word lists, where a number or a sign belongs to no
+language. Any other text is counted by script: a Latin word is one word of English, a Han character one word
+of Chinese, and a word in any other script one of neither.
 """
 
 import re
@@ -35,7 +35,11 @@ def count_words(text: str) -> Counter[str]:
         known = _tiny_words()
         return Counter(known[token] for token in tokens if token in known)
     text = _NO_WORD.sub(" ", text)
-    counts = {"en": len(_LATIN.findall(text)), "zh": len(_HAN.findall(text)), OTHER: len(_OTHER.findall(text))}
+    counts = {
+        "en": len(_LATIN.findall(text)),
+        "zh": len(_HAN.findall(text)),
+        OTHER: len(_OTHER.findall(text)),
+    }
     return Counter({language: count for language, count in counts.items() if count})
 
 

@@ -22,10 +22,10 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
 
 
 def majority_at_k(answers: Sequence[str | None], passed: Sequence[bool], k: int) -> float:
-    """The chance that the commonest answer of k samples passes, over the disjoint blocks of k that the samples hold.
+    """The chance that the commonest of k samples' answers passes, over the disjoint blocks of k samples.
 
-    A sample without an answer has no vote. Among equally common answers one is taken at random, so a block may count
-    for a fraction. Samples left over from the last whole block are not used.
+    A sample without an answer has no vote. Among equally common answers one is taken at random, so a block
+    may count for a fraction. Samples left over from the last whole block are not used.
 
     Raises:
         ValueError: unless 1 <= k <= the number of samples, or the two sequences differ in length.
@@ -40,7 +40,7 @@ def _majority(answers: Sequence[str | None], passed: Sequence[bool]) -> float:
     votes = Counter(answer for answer in answers if answer is not None)
     if not votes:
         return 0.0
-    right = {answer: mark for answer, mark in zip(answers, passed, strict=True)}
+    right = dict(zip(answers, passed, strict=True))
     most = max(votes.values())
     leaders = [answer for answer, count in votes.items() if count == most]
     return sum(right[answer] for answer in leaders) / len(leaders)

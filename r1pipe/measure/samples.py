@@ -17,7 +17,7 @@ class SampleRow(TypedDict):
     task: str
     question: str
     gold: Any
-    """The item's own; for countdown it holds the target that verdicts inside the trace are checked against."""
+    """The item's own; countdown's holds the target that verdicts inside the trace are checked against."""
     reasoning: bool
     """Whether thinking was asked for."""
     opened: bool

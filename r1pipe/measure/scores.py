@@ -18,15 +18,17 @@ Scores = dict[str, Any]
 def score(rows: Sequence[SampleRow]) -> Scores:
     """The scores over n problems with their samples.
 
-    - `problems`, `samples`, `undecided`: counts; undecided samples are in no rate of passing.
-    - `pass_at_1`: mean over problems of the share of samples that pass; `stderr`: its standard error, clustered by
-      problem: the deviation of the problems' shares over the square root of their number. None for one problem.
-    - `pass_at_k`, `maj_at_k`: `{"1": …, "2": …, "4": …}` over the problems that have k decided samples.
-    - `mean_tokens`: generated tokens, the end-of-sequence token included; `truncated`: share cut off by the limit;
-      `well_formed`: share in the form that was asked for.
-    - Inside the thinking, over samples that were to think: `attempts` (mean), `reflection` (share of samples),
-      `language_consistency` (mean share of the commonest language, over samples with words), `repeated_attempts`
-      (share of attempts), `arithmetic_validity` (share of steps), `verdict_validity` (share of verdicts).
+    - `problems`, `samples` (of all problems together), `undecided`: counts. What is undecided is in no rate
+      of passing.
+    - `pass_at_1`: mean over problems of the share of samples that pass. `stderr`: its standard error,
+      clustered by problem: the deviation of the problems' shares over the square root of their number.
+    - `pass_at_k`, `maj_at_k`: `{"1": …, "2": …, "4": …}`, over the problems that have k decided samples.
+    - `mean_tokens`: generated tokens, the end-of-sequence token included. `truncated`: share cut off by the
+      limit. `well_formed`: share in the form that was asked for.
+    - Inside the thinking, over the samples that were to think: `attempts` (mean), `reflection` (share of
+      samples), `language_consistency` (mean share of the commonest language, over samples with words),
+      `repeated_attempts` (share of attempts), `arithmetic_validity` (share of steps), `verdict_validity`
+      (share of verdicts).
 
     Raises:
         UsageError: no rows.
@@ -37,7 +39,7 @@ def score(rows: Sequence[SampleRow]) -> Scores:
         **_passing(rows),
         "mean_tokens": fmean(row["tokens"] for row in rows),
         "truncated": fmean(row["truncated"] for row in rows),
-        "well_formed": fmean(_has_form(row) for row in rows),
+        "well_formed": fmean(parsed(row).fits(row["reasoning"]) and not row["truncated"] for row in rows),
         **_thinking(rows),
     }
 
@@ -76,11 +78,6 @@ class _Problem:
 
     def majority_at(self, k: int) -> float:
         return majority_at_k(self.answers, self.passed, k)
-
-
-def _has_form(row: SampleRow) -> bool:
-    parts = parsed(row)
-    return parts.well_formed and (parts.thinking is not None) == row["reasoning"] and not row["truncated"]
 
 
 def _thinking(rows: Iterable[SampleRow]) -> Scores:

@@ -6,9 +6,9 @@ The tiny world's traces follow a grammar, so every part of them is counted and c
     attempt = step { ";" step } [verdict]
     step    = number sign number "=" number
 
-with the words of either language for `wait` and the verdicts. What a policy makes of it under RL may not: words out of
-place are stepped over and leave the trace marked as irregular. Other text is searched for the words of reflection that
-the literature counts, and no more is claimed about it.
+with the words of either language for `wait` and the verdicts. What a policy makes of it under RL may not:
+words out of place are stepped over and leave the trace marked as irregular. Other text is searched for the
+words of reflection that the literature counts, and no more is claimed about it.
 """
 
 import re
@@ -114,7 +114,7 @@ class TraceMeasures:
 
 
 def measure(thinking: str, target: int | None = None) -> TraceMeasures:
-    """Count what happens in a thinking; with the problem's `target` its verdicts are checked too. Never raises."""
+    """Count what happens in a thinking; given the problem's `target`, check its verdicts. Never raises."""
     spoken = consistency(thinking)
     if not in_tiny_world(thinking.split()):
         return TraceMeasures(reflects(thinking), spoken)
@@ -143,8 +143,8 @@ def reflects(text: str) -> bool:
 def read_trace(thinking: str) -> Trace:
     """Read a thinking by the grammar, stepping over what it does not cover. Never raises.
 
-    >>> [attempt.value for attempt in read_trace("5 + 4 = 9 ; 9 + 6 = 15 no wait 6 * 4 = 24 ; 24 + 5 = 29 no").attempts]
-    [15, 29]
+    >>> [attempt.value for attempt in read_trace("5 + 4 = 9 ; 9 + 6 = 15 no wait 6 * 4 = 24 no").attempts]
+    [15, 24]
     """
     tokens = thinking.split()
     reader = _Reader(tokens)

@@ -5,13 +5,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, ClassVar, Final, Literal, TypeVar
+from typing import Any, ClassVar, Final, Literal, TypeVar, get_args
 
 from r1pipe.errors import UsageError
 from r1pipe.prompting import parse
 from r1pipe.verify.verdict import Completion, Verdict, failed, undecided
 
 T = TypeVar("T")
+Split = Literal["seen", "held-out", "all"]
+SPLITS: Final[tuple[Split, ...]] = get_args(Split)
+"""What may be trained on, what may not, and both."""
 TruncatedRule = Literal["fail", "undecided"]
 JudgeRule = Literal["exact", "number", "math"]
 
@@ -37,13 +40,13 @@ class Task(ABC):
     """Questions that a program can ask and judge."""
 
     name: ClassVar[str]
-    splits: ClassVar[tuple[str, ...]] = ("seen", "held-out", "all")
+    splits: ClassVar[tuple[Split, ...]] = SPLITS
     truncated: TruncatedRule = "fail"
     """What a completion cut off by the token limit counts as. The paper's accuracy counts it as wrong."""
 
     @abstractmethod
     def items(self, split: str, count: int | None, seed: int) -> list[Item]:
-        """The first `count` items of a split, or one pass over it; item i is a function of the seed and i alone.
+        """The first `count` items of a split, or one pass over it. Item i depends on the seed and i alone.
 
         Raises:
             UsageError: the task has no such split, or nothing is in it.
@@ -66,8 +69,8 @@ class Task(ABC):
 def take(pool: Sequence[T], count: int | None, seed: int) -> Iterator[tuple[T, Random]]:
     """The first `count` members of a pool in the order of a seed, each with its own source of randomness.
 
-    Every pass over the pool is a permutation of its own, so no member comes twice before all have come once. Without
-    a count it is one pass.
+    Every pass over the pool is a permutation of its own, so no member comes twice before all have come once.
+    Without a count it is one pass.
     """
     wanted = len(pool) if count is None else count
     for start in range(0, wanted, len(pool)) if pool else ():
@@ -91,4 +94,3 @@ def check_split(task: Task, split: str) -> None:
 def in_split(problem_held_out: bool, split: str) -> bool:
     """Whether a problem belongs to a split."""
     return split == "all" or problem_held_out == (split == "held-out")
-

@@ -1,13 +1,13 @@
 """Countdown: reach the target with + - * / and every number exactly once.
 
-The space is closed on purpose. A problem is three numbers from 1 to 12 and a target from 1 to 99 that some chain
-`a op b = c ; c op d = target` reaches with every value whole and between 0 and 99: 4,717 problems, one in five of them
-held out by a hash. Four numbers are a harder tier that is held out whole.
+The space is closed on purpose. A problem is three numbers from 1 to 12 and a target from 1 to 99 that some
+chain `a op b = c ; c op d = target` reaches with every value whole and between 0 and 99: 4,717 problems, one
+in five of them held out by a hash. Four numbers are a harder tier that is held out whole.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from itertools import combinations_with_replacement
 from random import Random
 from typing import ClassVar, Final, Literal
@@ -43,9 +43,9 @@ class Problem:
         return ask(rng.sample(self.numbers, len(self.numbers)), self.target, "tokens")
 
 
-@lru_cache(maxsize=None)
+@cache
 def problems(numbers: int = 3, split: str = "all") -> tuple[Problem, ...]:
-    """Every solvable problem over so many numbers in a split, in order: 4,717 over three, 50,885 over four in all.
+    """Every solvable problem of a split, in order: 4,717 over three numbers and 50,885 over four in all.
 
     Raises:
         UsageError: neither three nor four numbers.
@@ -60,9 +60,9 @@ def problems(numbers: int = 3, split: str = "all") -> tuple[Problem, ...]:
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def reachable(numbers: tuple[int, ...]) -> frozenset[int]:
-    """Where the chains over ascending `numbers` end, each number used once and every value whole and 0 to 99."""
+    """Where the chains over ascending `numbers` can end, every value on the way whole and 0 to 99."""
     if len(numbers) == 1:
         return frozenset(numbers)
     return frozenset(
@@ -82,7 +82,7 @@ def _results(a: int, b: int) -> list[int]:
 
 
 def is_held_out(numbers: Sequence[int], target: int) -> bool:
-    """Whether a problem may be in no corpus, no training step and no trace. Problems over four numbers all are."""
+    """Whether a problem may be in no corpus, training step or trace. All over four numbers are."""
     if len(numbers) != 3:
         return True
     return held_out(f"{' '.join(map(str, sorted(numbers)))} > {target}")
@@ -94,13 +94,13 @@ def ask(numbers: Sequence[int], target: int, wording: Wording) -> str:
         return f"nums {' '.join(map(str, numbers))} to {target}"
     return (
         f"Using each of the numbers {', '.join(map(str, numbers))} exactly once, write an expression with "
-        f"+ - * / and parentheses that equals {target}. Answer with the expression alone, without an equals sign."
+        f"+ - * / and parentheses that equals {target}. Answer with the expression alone, no equals sign."
     )
 
 
 @dataclass(frozen=True)
 class Countdown(Task):
-    """The task; `gold` is `{"numbers": [5, 6, 4], "target": 34}` with the numbers as the question gives them."""
+    """The task; `gold` is `{"numbers": [5, 6, 4], "target": 34}`, in the order of the question."""
 
     name: ClassVar[str] = "countdown"
     numbers: int = 3
@@ -126,7 +126,7 @@ class Countdown(Task):
         return Item(problem.id, question, {"numbers": given, "target": problem.target})
 
     def judge_answer(self, item: Item, answer: str) -> Verdict:
-        """Pass when the answer is exact arithmetic over the item's numbers, each once, that equals the target."""
+        """Pass when the answer is arithmetic over the item's numbers, each once, that equals the target."""
         try:
             expression = evaluate(answer)
         except ExpressionError as error:

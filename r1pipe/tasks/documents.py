@@ -1,7 +1,7 @@
 """The tiny world's questions that need no thinking: copy, reverse, sort, greet.
 
-They stand for the paper's non-reasoning data (section 2.3.3): pretraining taught them, RL on reasoning alone neglects
-them, and the later stages bring them back. Each is judged by its own rule.
+They stand for the paper's non-reasoning data (section 2.3.3): pretraining taught them, RL on reasoning alone
+neglects them, and the later stages bring them back. Each is judged by its own rule.
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def is_held_out(question: str) -> bool:
 
 
 def _draw(kind: str, rng: Random, split: str) -> Document:
-    while True:  # four in five documents are seen and one in five is held out, so this ends within a few draws
+    while True:  # one document in five is held out and the others are not, so a few draws are enough
         document = write_document(kind, rng)
         if in_split(is_held_out(document.question), split):
             return document

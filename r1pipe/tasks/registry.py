@@ -1,17 +1,22 @@
 """Tasks by name, as a recipe writes them, and mixtures of them."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from r1pipe.errors import UsageError
-from r1pipe.tasks.base import Item, JudgeRule, Task, TruncatedRule
+from r1pipe.tasks.base import Item, JudgeRule, Split, Task, TruncatedRule
 from r1pipe.tasks.countdown import Countdown, Wording
 from r1pipe.tasks.documents import Documents
 from r1pipe.tasks.rows import Rows
 
 TaskName = Literal["countdown", "documents", "jsonl"]
+
+_OWN_FIELDS: Final[dict[TaskName, tuple[str, ...]]] = {
+    "countdown": ("numbers", "wording"),
+    "jsonl": ("path", "question_column", "answer_column", "judge", "reasoning"),
+}
 
 
 class TaskSpec(BaseModel):
@@ -21,7 +26,7 @@ class TaskSpec(BaseModel):
 
     name: TaskName
     """`countdown`, `documents`, or `jsonl` for rows of your own."""
-    split: str | None = None
+    split: Split | None = None
     """`seen`, `held-out` or `all`; the default is `seen` for the tiny world's tasks and `all` for `jsonl`."""
     count: int | None = Field(default=None, ge=1)
     """How many items are used; one pass over the split when it is not set."""
@@ -51,16 +56,19 @@ class TaskSpec(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> "TaskSpec":
+        for owner, fields in _OWN_FIELDS.items():
+            for field in fields if owner != self.name else ():
+                # Not `model_fields_set`: a resolved recipe names every field, and is validated again.
+                if getattr(self, field) != type(self).model_fields[field].default:
+                    raise ValueError(f"task {self.name!r} takes no {field!r}; it belongs to task {owner!r}")
         if self.name == "jsonl" and self.path is None:
             raise ValueError("task 'jsonl' needs a path")
-        if self.name != "jsonl" and self.path is not None:
-            raise ValueError(f"task {self.name!r} takes no path; for rows of your own set name: jsonl")
         if self.name == "countdown" and self.numbers == 4 and self.split == "seen":
             raise ValueError("countdown with 4 numbers is held out whole; set split: held-out")
         return self
 
     @property
-    def chosen_split(self) -> str:
+    def chosen_split(self) -> Split:
         """The split that is meant when none is written."""
         if self.split is not None:
             return self.split
@@ -99,9 +107,9 @@ def items_of(spec: TaskSpec, seed: int) -> list[tuple[Task, Item]]:
 def mixture(specs: Sequence[TaskSpec], count: int | None, seed: int) -> list[tuple[Task, Item]]:
     """`count` items of several tasks, interleaved so that every stretch holds them by their weights.
 
-    Item i is a function of the seed and i, so a longer mixture starts with a shorter one. A spec's own `count` bounds
-    how many different items it gives before they come again. Without `count`, every spec gives its items once, one
-    spec after another.
+    Item i is a function of the seed and i, so a longer mixture starts with a shorter one. A spec's own
+    `count` bounds how many different items it gives before they come again. Without `count`, every spec gives
+    its items once, one spec after another.
 
     Raises:
         UsageError: no spec, or a spec that gives no items.
@@ -122,7 +130,7 @@ def _stream(spec: TaskSpec, count: int, seed: int) -> list[tuple[Task, Item]]:
 
 
 def _turns(weights: Sequence[float], count: int) -> list[int]:
-    """Which spec each position goes to: always the one that is furthest behind its share, the first of equals."""
+    """Which spec each position goes to: the one that is furthest behind its share, the first of equals."""
     total, given, turns = sum(weights), [0] * len(weights), []
     for position in range(1, count + 1):
         behind = [weight * position / total - had for weight, had in zip(weights, given, strict=True)]

@@ -1,13 +1,13 @@
 """Questions and answers of your own, one JSON object a line."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from r1pipe.errors import UsageError
-from r1pipe.jsonl import BadRow, dumps, read_rows
+from r1pipe.jsonl import BadRow, dumps, parts, read_rows
 from r1pipe.tasks.base import Item, JudgeRule, Task, TruncatedRule, check_split, held_out, in_split, take
 from r1pipe.verify.math import JUDGES, gold_answer, only_number
 from r1pipe.verify.verdict import Verdict
@@ -18,7 +18,7 @@ ANSWER_COLUMNS: Final = ("answer", "solution")
 
 @dataclass(frozen=True)
 class Rows(Task):
-    """The task `jsonl`; `gold` is the right answer's text, taken out of a worked solution where the row holds one."""
+    """The task `jsonl`; `gold` is the right answer's text, taken out of a worked solution if it is one."""
 
     name: ClassVar[str] = "jsonl"
     pool: tuple[Item, ...]
@@ -46,23 +46,28 @@ class Rows(Task):
             UsageError: the file is missing or empty, or no row of it can be used.
         """
         rows, bad = read_rows(path)
-        columns = ((question_column,) if question_column else QUESTION_COLUMNS,
-                   (answer_column,) if answer_column else ANSWER_COLUMNS)  # fmt: skip
+        questions = (question_column,) if question_column else QUESTION_COLUMNS
+        answers = (answer_column,) if answer_column else ANSWER_COLUMNS
         pool: dict[str, Item] = {}
-        for line, row in enumerate(rows, 1):
-            item = _item(row, *columns, rule=rule, reasoning=reasoning)
+        for row, place in zip(rows, _places(path, bad), strict=True):
+            item = _item(row, questions, answers, rule=rule, reasoning=reasoning)
             if isinstance(item, Item) and item.id in pool:
-                item = f"id {item.id!r} came before"
+                item = f"the id {item.id!r} came before"
             if isinstance(item, Item):
                 pool[item.id] = item
             else:
-                bad.append(BadRow(str(path), line, item, dumps(row).decode()[:200]))
+                bad.append(BadRow(*place, item, dumps(row).decode()))
         if not pool:
-            raise UsageError(f"No row of {path} can be used as a question; the first problem: {bad[0].reason}.")
+            raise UsageError(
+                f"No row of '{path}' can be asked. The first: {bad[0]}. "
+                "Name its columns with question_column and answer_column."
+            )
         return cls(tuple(pool.values()), tuple(bad), rule, truncated)
 
     def items(self, split: str, count: int | None, seed: int) -> list[Item]:
-        """Rows in the order of the seed, none twice before all have come once; one in five is held out by its hash.
+        """Rows in the order of the seed, none twice before all have come once.
+
+        One in five is held out, by the hash of its question.
 
         Raises:
             UsageError: no such split, or nothing in it.
@@ -70,7 +75,9 @@ class Rows(Task):
         check_split(self, split)
         pool = [item for item in self.pool if in_split(held_out(item.question), split)]
         if not pool:
-            raise UsageError(f"None of the {len(self.pool)} rows falls into the split {split!r}; set split: all.")
+            raise UsageError(
+                f"None of the {len(self.pool)} rows falls into the split {split!r}; set split: all."
+            )
         return [item for item, _ in take(pool, count, seed)]
 
     def judge_answer(self, item: Item, answer: str) -> Verdict:
@@ -78,8 +85,23 @@ class Rows(Task):
         return JUDGES[self.rule](item.gold, answer)
 
 
+def _places(path: Path | str, bad: Sequence[BadRow]) -> Iterator[tuple[str, int]]:
+    """(file, line) of every row that could be read."""
+    set_aside = {(row.path, row.line) for row in bad}
+    for part in parts(path):
+        with open(part, "rb") as file:
+            for line, text in enumerate(file, start=1):
+                if text.strip(b"\xef\xbb\xbf\r\n\t ") and (str(part), line) not in set_aside:
+                    yield str(part), line
+
+
 def _item(
-    row: Mapping[str, Any], questions: Sequence[str], answers: Sequence[str], *, rule: JudgeRule, reasoning: bool
+    row: Mapping[str, Any],
+    questions: Sequence[str],
+    answers: Sequence[str],
+    *,
+    rule: JudgeRule,
+    reasoning: bool,
 ) -> Item | str:
     """The item a row describes, or why it describes none."""
     question, answer = _first(row, questions), _first(row, answers)

@@ -6,8 +6,8 @@ The grammar, over decimal integers of at most six digits:
     term       = factor { ("*" | "/") factor }
     factor     = [ "-" ] ( integer | "(" expression ")" )
 
-Values are exact fractions. Length and depth are bounded, so a reading ends at once whatever the text is; there are no
-powers, because `9**9**9**9` once hung every grader that used `eval`.
+Values are exact fractions. Length and depth are bounded, so a reading ends at once whatever the text is;
+there are no powers, because `9**9**9**9` once hung every grader that used `eval`.
 """
 
 import re
@@ -22,7 +22,7 @@ MAX_DEPTH: Final = 30
 MAX_DIGITS: Final = 6
 
 _TOKEN: Final = re.compile(r"\s*([0-9]+|[-+*/()])", re.ASCII)
-_TYPOGRAPHIC: Final = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-"})
+_TYPOGRAPHIC: Final = str.maketrans("\u00d7\u00b7\u00f7\u2212", "**/-")  # as print and LLMs write them
 
 
 class ExpressionError(ValueError):

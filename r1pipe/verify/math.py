@@ -1,7 +1,8 @@
 """Answers that are text, numbers or mathematics, compared with the right one.
 
-The cheap comparisons come first: equal text, then equal numbers as exact fractions. They decide four in five answers
-in microseconds. Only what is left goes to math-verify, which reads LaTeX and compares with sympy, under a deadline.
+The cheap comparisons come first: equal text, then equal numbers as exact fractions. They decide four in five
+answers in microseconds. Only what is left goes to math-verify, which reads LaTeX and compares with sympy,
+under a deadline.
 """
 
 import logging
@@ -27,7 +28,7 @@ MAX_DIGITS: Final = 100
 
 
 def gold_answer(text: str) -> str:
-    """The final answer in a worked solution: after the last `####` (GSM8K), else in the last `\\boxed{}`, else all.
+    """A worked solution's final answer: after the last `####` (GSM8K), in the last `\\boxed{}`, or all of it.
 
     >>> gold_answer("48 / 2 = 24, and 48 + 24 = 72\\n#### 72")
     '72'
@@ -84,7 +85,7 @@ _FRACTION: Final = re.compile(r"([-+]?)\\[dt]?frac\{(\d+)\}\{(\d+)\}", re.ASCII)
 
 
 def number(text: str) -> Fraction | None:
-    """The number that `text` is, exactly, or None: integers, decimals, `1,200`, `3/4`, `\\frac{3}{4}`, `$5`."""
+    """The number that `text` is, exactly, or None: `12`, `0.5`, `1,200`, `3/4`, `\\frac{3}{4}`, `$5`."""
     text = _plain(text).removesuffix(".").replace(" ", "")
     match = _FRACTION.fullmatch(text) or _WHOLE_NUMBER.fullmatch(text)
     if match is None or len(text) > MAX_DIGITS:
@@ -116,7 +117,9 @@ class _OutOfTime(BaseException):
 
 
 # Off the main thread nothing can stop a comparison, so what can grow without bound is not begun there.
-_EXPLOSIVE: Final = re.compile(r"\^.*\^|\*\*.*\*\*|\^\{?\s*\d{3}|\*\*\s*\d{3}|!|\d{30}|\\(?:sum|prod)", re.DOTALL)
+_EXPLOSIVE: Final = re.compile(
+    r"\^.*\^|\*\*.*\*\*|\^\{?\s*\d{3}|\*\*\s*\d{3}|!|\d{30}|\\(?:sum|prod)", re.DOTALL
+)
 
 
 @lru_cache(maxsize=65_536)
@@ -155,7 +158,7 @@ def _equal(gold: list[Any], answer: list[Any]) -> bool:
 
 @contextmanager
 def _deadline(seconds: float | None) -> Iterator[None]:
-    """Raise `_OutOfTime` inside the block after so many seconds of wall time. Main thread only; None sets no limit."""
+    """Raise `_OutOfTime` inside the block after so many seconds; main thread only, None sets no limit."""
     if seconds is None:
         yield
         return

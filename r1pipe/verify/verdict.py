@@ -12,7 +12,7 @@ class Mark(StrEnum):
     FAIL = "fail"
     """There is no answer, or it is wrong. This is the completion's fault."""
     UNDECIDED = "undecided"
-    """Nobody knows: the judge ran out of time or could not read the problem's own answer. Never a reward of zero."""
+    """Nobody knows: the judge ran out of time, or the problem's own answer is unreadable. Never a zero."""
 
 
 @dataclass(frozen=True, slots=True)
