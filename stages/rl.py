@@ -14,6 +14,7 @@ from r1pipe.rollout import Rollout
 from r1pipe.stage import NEUTRAL, CheckpointRef, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import Item, Task, TaskSpec, mixture
 from r1pipe.train.determinism import epochs_of
+from r1pipe.train.text import decode_completions, encode_prompt
 from r1pipe.verify.verdict import Completion
 
 if TYPE_CHECKING:
@@ -150,7 +151,6 @@ class Asked:
         asked again in its place. Raises `UsageError` when none is left.
         """
         from r1pipe.train.grpo import Prompt
-        from r1pipe.train.models import encode_prompt
 
         room = context - config.max_new_tokens
         needed = config.steps * config.prompts_per_step
@@ -190,8 +190,6 @@ class Judge:
 
     def __call__(self, batch: "Sequence[tuple[Prompt, Rollout]]") -> "list[Judgement]":
         """Judge a generation batch, in order. Raises `RunFailed` with the item that a judge or reward failed on."""
-        from r1pipe.train.models import decode_completions
-
         texts = decode_completions(self.tokenizer, [rollout.token_ids for _, rollout in batch])
         return [
             self._judge(prompt, rollout, text) for (prompt, rollout), text in zip(batch, texts, strict=True)

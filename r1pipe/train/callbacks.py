@@ -56,9 +56,10 @@ class Watch(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Report progress, and stop where a resume is exact."""
+        """Report progress, see that the last step is logged, and stop where a resume is exact."""
         self.work.progress(state.global_step, state.max_steps, "steps")
         unfinished = state.global_step < state.max_steps
+        control.should_log = control.should_log or not unfinished
         if unfinished and state.global_step % self.boundary == 0 and self.work.stopping():
             self.stopped = control.should_save = control.should_training_stop = True
 

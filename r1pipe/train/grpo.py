@@ -20,14 +20,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from datasets import Dataset
 from safetensors.torch import load_model, save_model
-from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from r1pipe.errors import Interrupted
 from r1pipe.rollout import Engine, Rollout, Sampling
-from r1pipe.train import checkpoints
-from r1pipe.train.callbacks import Row, Watch, require_finite
+from r1pipe.train.callbacks import Row, Watch
 from r1pipe.train.determinism import derive_seed
+from r1pipe.train.running import Guarded, Trained, defaults, run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,6 +41,12 @@ ORDER_FREE_LOSSES = frozenset({"grpo", "dr_grpo", "dapo", "cispo", "sapo", "lusp
 
 "bnpo" does: it divides each micro-batch by that micro-batch's tokens.
 """
+
+_DEFAULTS = {
+    "logging_steps": 1,
+    "shuffle_dataset": False,  # the prompts come in the order they are to be asked in
+    "lr_scheduler_type": "constant",
+}
 
 Micro = dict[str, Any]
 """What TRL trains on at once: tensors by name, the first dimension a completion each."""
@@ -67,16 +71,6 @@ class Judgement:
     """Whether the answer is right; None where that could not be decided."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What a training came to."""
-
-    metrics: Row
-    """The last row of metrics."""
-    tokens: int
-    """Tokens of all prompts and completions, over the whole training."""
-
-
 Judge = Callable[[Sequence[tuple[Prompt, Rollout]]], list[Judgement]]
 """Judges a generation batch, in order. What it raises ends the run."""
 
@@ -97,7 +91,11 @@ def train(
     checkpoint in `work.dir / "trainer"`. Raises `Interrupted` after a stop that was asked for, `RunFailed` when a
     number is no longer finite.
     """
-    args = GRPOConfig(**(_defaults(work) | dict(options)), reward_weights=list(weights.values()))
+    args = GRPOConfig(**(defaults(work) | _DEFAULTS | dict(options)), reward_weights=list(weights.values()))
+    boundary = boundary_of(args)
+    if args.save_steps % boundary:
+        args.save_steps = math.ceil(args.save_steps / boundary) * boundary
+        work.say(f"Checkpoints are written every {args.save_steps} steps, where a generation ends.")
     trainer = Policy(
         model=model,
         args=args,
@@ -107,13 +105,8 @@ def train(
         rewards=list(weights),
         engine=engine,
     )
-    watch = Watch(work, trainer.row, boundary=boundary_of(args), keep=trainer.keep)
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(watch)
-    newest = checkpoints.latest(Path(args.output_dir))
-    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
-    if watch.stopped:
-        raise Interrupted(f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}; run again to go on.")
+    watch = Watch(work, trainer.row, boundary=boundary, keep=trainer.keep)
+    run(trainer, watch)
     return Trained(watch.last, int(trainer.state.num_input_tokens_seen))
 
 
@@ -123,7 +116,7 @@ def boundary_of(args: GRPOConfig) -> int:
     return math.lcm(micro_batches, args.gradient_accumulation_steps) // args.gradient_accumulation_steps
 
 
-class Policy(GRPOTrainer):
+class Policy(Guarded, GRPOTrainer):
     """`trl.GRPOTrainer` with the four additions this module's docstring names."""
 
     def __init__(
@@ -215,20 +208,6 @@ class Policy(GRPOTrainer):
         accumulated, generated = self.args.gradient_accumulation_steps, self.args.steps_per_generation
         aligned = generated % accumulated == 0 or accumulated % generated == 0
         return accumulated if aligned and self.loss_type in ORDER_FREE_LOSSES and not per_micro_batch else 1
-
-    def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """As TRL's; a loss that is no longer finite ends the run before it reaches the weights."""
-        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
-        self._require_finite("loss", loss.item())
-        return loss
-
-    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        self._require_finite("gradient norm", float(norm))
-        return norm
-
-    def _require_finite(self, name: str, value: float) -> None:
-        require_finite(name, value, self.state.global_step + 1, Path(self.args.output_dir))
 
     def row(self, logs: Row, seconds: float) -> Row:
         """The metrics of the steps since the last row."""
@@ -331,23 +310,3 @@ def _reward(name: str) -> Callable[..., list[float | None]]:
 
     reward.__name__ = name  # TRL names its metrics after the function
     return reward
-
-
-def _defaults(work: "Work") -> dict[str, Any]:
-    """What TRL's defaults get wrong for us, or leave to chance."""
-    on_cpu = not torch.cuda.is_available()
-    return {
-        "output_dir": str(work.dir / "trainer"),
-        "seed": work.seed,
-        "use_cpu": on_cpu,
-        "bf16": not on_cpu,
-        "gradient_checkpointing": not on_cpu,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "save_strategy": "steps",
-        "save_total_limit": 2,  # the older one may go only after the newer one is sealed
-        "shuffle_dataset": False,  # the prompts come in the order they are to be asked in
-        "lr_scheduler_type": "constant",
-    }

@@ -1,11 +1,12 @@
 """Opening a checkpoint to train it, and writing the one that is published."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils import logging
 
 from r1pipe import jsonl
 from r1pipe.errors import UsageError
@@ -20,6 +21,8 @@ def open_model(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBas
     Training keeps float32 weights everywhere; on a GPU the forward pass runs in bfloat16 by autocast. Raises
     `UsageError` when the tokenizer has no EOS, since a model that cannot end its answer cannot be trained to.
     """
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.eos_token_id is None:
         raise UsageError(f"The tokenizer in {folder} has no EOS token. Set `eos_token` in its tokenizer_config.json.")
@@ -27,24 +30,6 @@ def open_model(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBas
         tokenizer.pad_token = tokenizer.eos_token
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return model, tokenizer
-
-
-def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> list[int]:
-    """A rendered prompt as tokens, with the tokenizer's BOS unless a chat template has already written it."""
-    written = tokenizer.bos_token is not None and prompt.startswith(tokenizer.bos_token)
-    return list(tokenizer(prompt, add_special_tokens=not written)["input_ids"])
-
-
-def decode_completions(
-    tokenizer: "PreTrainedTokenizerBase", completions: Sequence[Sequence[int]]
-) -> list[str]:
-    """Completions as text, without the EOS they end in.
-
-    Special tokens stay: in many vocabularies `<think>` is one, and what a policy wrote is not ours to tidy.
-    """
-    ends = (tokenizer.eos_token_id, tokenizer.pad_token_id)
-    bare = [ids[:-1] if ids and ids[-1] in ends else ids for ids in completions]
-    return [str(text) for text in tokenizer.batch_decode(bare, skip_special_tokens=False)]
 
 
 def context_of(model: "PreTrainedModel") -> int:

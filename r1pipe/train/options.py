@@ -34,7 +34,13 @@ def problems(config_class: type, options: Mapping[str, Any], renamed: Mapping[st
         elif key in OWNED:
             found.append(f"trainer.{key} cannot be set: {OWNED[key]}")
         elif key not in known:
-            near = difflib.get_close_matches(key, [*known, *renamed], n=1)
-            hint = f"; did you mean {renamed.get(near[0], near[0])!r}?" if near else ""
-            found.append(f"trainer.{key}: {config_class.__name__} has no such option{hint}")
+            found.append(f"trainer.{key}: {config_class.__name__} has no such option{_hint(key, known, renamed)}")
     return found
+
+
+def _hint(key: str, known: set[str], renamed: Mapping[str, str]) -> str:
+    near = difflib.get_close_matches(key, [*known, *renamed.values()], n=1)
+    if not near:
+        return ""
+    field = renamed.get(near[0], near[0] if near[0] in renamed.values() else None)
+    return f"; did you mean {near[0]!r}?" if field is None else f"; did you mean `{field}`, on the stage itself?"

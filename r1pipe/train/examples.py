@@ -1,0 +1,121 @@
+"""Rows of a dataset as token sequences with a loss on the completion alone. Nothing here imports torch."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from r1pipe import jsonl
+from r1pipe.prompting import OPEN_THINK, opens_thinking
+from r1pipe.train.determinism import derive_seed, epochs_of
+from r1pipe.train.text import encode_prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+"""The label of a token that no loss is taken on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt and its completion; the completion ends in EOS, which is learnt like the rest of it."""
+
+    token_ids: list[int]
+    prompt_tokens: int
+
+    @property
+    def labels(self) -> list[int]:
+        """The tokens, with those of the prompt ignored."""
+        return [IGNORED] * self.prompt_tokens + self.token_ids[self.prompt_tokens :]
+
+
+@dataclass(slots=True)
+class Examples:
+    """What a dataset gave: examples to train on, and the rows that were set aside."""
+
+    kept: list[Example] = field(default_factory=list)
+    set_aside: list[dict[str, Any]] = field(default_factory=list)
+    """Each with its `path`, the `reason`, the row, and its `line` (not JSON) or `index` among the rows that are."""
+
+    def read(
+        self,
+        path: Path,
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        context: int,
+        limit: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Add the rows of a dataset's folder or `.jsonl` file, or `limit` of them drawn by the seed.
+
+        A row is `{"prompt", "completion"}`, both text and the prompt already rendered, or `{"messages"}` whose last
+        one is the assistant's. A broken row, and one longer than `context` tokens, is set aside: a trace that is cut
+        would teach to stop in the middle.
+        """
+        rows, bad = jsonl.read_rows(path)
+        self.set_aside += [{"path": b.path, "line": b.line, "reason": b.reason, "row": b.text} for b in bad]
+        usable = []
+        for index, row in enumerate(rows):
+            made = example(row, tokenizer)
+            if isinstance(made, Example) and len(made.token_ids) > context:
+                made = f"{len(made.token_ids)} tokens, and the context holds {context}"
+            if isinstance(made, Example):
+                usable.append(made)
+            else:
+                self.set_aside.append({"path": str(path), "index": index, "reason": made, "row": row})
+        if limit is None or limit >= len(usable):
+            self.kept += usable
+        else:
+            self.kept += [usable[i] for i in islice(epochs_of(len(usable), derive_seed(seed, "limit")), limit)]
+
+
+def example(row: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase") -> Example | str:
+    """The row as an example, or in a few words why it cannot be one."""
+    pair = _from_messages(row["messages"], tokenizer) if "messages" in row else _from_columns(row)
+    if isinstance(pair, str):
+        return pair
+    prompt, completion = pair
+    prompt_ids = encode_prompt(tokenizer, prompt)
+    completion_ids = list(tokenizer(completion, add_special_tokens=False)["input_ids"])
+    if completion_ids[-1:] != [tokenizer.eos_token_id]:
+        completion_ids.append(tokenizer.eos_token_id)
+    return Example(prompt_ids + completion_ids, len(prompt_ids))
+
+
+def _from_columns(row: Mapping[str, Any]) -> tuple[str, str] | str:
+    prompt, completion = row.get("prompt"), row.get("completion")
+    if not isinstance(prompt, str) or not isinstance(completion, str):
+        return "no text in 'prompt' and 'completion'"
+    return (prompt, completion) if completion.strip() else "the completion is empty"
+
+
+def _from_messages(messages: Any, tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str] | str:
+    if not isinstance(messages, list) or not all(_is_message(message) for message in messages):
+        return "'messages' is not a list of {role, content}"
+    if len(messages) < 2 or messages[-1]["role"] != "assistant":
+        return "'messages' does not end in an assistant's answer"
+    if not tokenizer.chat_template:
+        return "the model's tokenizer has no chat template for 'messages'"
+    completion = messages[-1]["content"]
+    thinks = completion.lstrip().startswith(OPEN_THINK)
+    prompt = tokenizer.apply_chat_template(
+        messages[:-1], tokenize=False, add_generation_prompt=True, enable_thinking=thinks
+    )
+    if thinks and opens_thinking(prompt):  # or it would be opened twice
+        completion = completion.lstrip().removeprefix(OPEN_THINK)
+    return (str(prompt), completion) if completion.strip() else "the completion is empty"
+
+
+def _is_message(message: Any) -> bool:
+    return isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
+
+
+def reasons(set_aside: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """How many rows were set aside for each reason, without the particulars of a row."""
+    counts: dict[str, int] = {}
+    for row in set_aside:
+        reason = "longer than the context" if "context holds" in row["reason"] else row["reason"].partition(" (")[0]
+        counts[reason] = counts.get(reason, 0) + 1
+    return counts

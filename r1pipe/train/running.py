@@ -1,0 +1,74 @@
+"""What all trainers share: defaults that fit the machine, a guard against NaN, and going on after a stop."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PrinterCallback, Trainer
+
+from r1pipe.errors import Interrupted
+from r1pipe.train import checkpoints
+from r1pipe.train.callbacks import Row, Watch, require_finite
+
+if TYPE_CHECKING:
+    from r1pipe.stage import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training came to."""
+
+    metrics: Row
+    """The last row of metrics."""
+    tokens: int
+    """Tokens the trainer saw, prompts and completions, over the whole training."""
+
+
+class Guarded(Trainer):
+    """A trainer that stops at a loss or gradient that is not finite, before it reaches the weights."""
+
+    def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """As the trainer's own; raises `RunFailed` on a loss that is not finite."""
+        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        self._require_finite("loss", loss.item())
+        return loss
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self._require_finite("gradient norm", float(norm))
+        return norm
+
+    def _require_finite(self, name: str, value: float) -> None:
+        require_finite(name, value, self.state.global_step + 1, Path(str(self.args.output_dir)))
+
+
+def defaults(work: "Work") -> dict[str, Any]:
+    """Arguments that TRL's defaults get wrong on some machines, or leave to chance."""
+    on_gpu = torch.cuda.is_available()
+    return {
+        "output_dir": str(work.dir / "trainer"),
+        "seed": work.seed,
+        "use_cpu": not on_gpu,
+        "bf16": on_gpu,
+        "gradient_checkpointing": on_gpu,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "logging_nan_inf_filter": False,  # it would hide what `Guarded` looks for
+        "save_strategy": "steps",
+        "save_total_limit": 2,  # the older checkpoint may go only once the newer one is sealed
+    }
+
+
+def run(trainer: Trainer, watch: Watch) -> None:
+    """Train to the end, from the newest whole checkpoint if there is one.
+
+    Raises `Interrupted` when the user asked to stop: a checkpoint has been written, and the next call goes on from it.
+    """
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(watch)
+    newest = checkpoints.latest(Path(str(trainer.args.output_dir)))
+    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    if watch.stopped:
+        done, of = trainer.state.global_step, trainer.state.max_steps
+        raise Interrupted(f"Stage '{watch.work.name}' stopped after step {done} of {of}. Run it again to go on.")

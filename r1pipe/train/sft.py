@@ -1,0 +1,86 @@
+"""Supervised fine-tuning by TRL's trainer, on examples that are already tokens.
+
+What is added to `trl.SFTTrainer`: batches of like length whose order is a function of the seed alone, so that a
+resumed run sees the rest of the same sequence, and the guard against numbers that are not finite.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from r1pipe.train.callbacks import Row, Watch
+from r1pipe.train.determinism import bucketed, derive_seed, epochs_of
+from r1pipe.train.examples import Example
+from r1pipe.train.running import Guarded, Trained, defaults, run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from r1pipe.stage import Work
+
+_DEFAULTS = {
+    "num_train_epochs": 1,  # the epochs are laid out one after the other in the dataset
+    "train_sampling_strategy": "sequential",
+    "dataset_kwargs": {"skip_prepare_dataset": True},
+    "max_length": None,  # nothing is ever cut; what is too long was set aside
+}
+
+
+def order(examples: Sequence[Example], epochs: float, batch: int, seed: int) -> list[int]:
+    """Which example stands where: every epoch a permutation of its own, batches of like length."""
+    shuffled = islice(epochs_of(len(examples), derive_seed(seed, "sft")), round(len(examples) * epochs))
+    lengths = [len(example.token_ids) for example in examples]
+    return bucketed(list(shuffled), lengths, batch, seed)
+
+
+def train(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    examples: Sequence[Example],
+    epochs: float,
+    batch: int,
+    options: Mapping[str, Any],
+    work: "Work",
+) -> Trained:
+    """Train `model` in place on `examples`, `batch` of them per optimiser step.
+
+    `options` are `SFTConfig`'s fields. Goes on from the newest whole checkpoint in `work.dir / "trainer"`. Raises
+    `Interrupted` after a stop that was asked for, `RunFailed` when a number is no longer finite.
+    """
+    rows = order(examples, epochs, batch, work.seed)
+    dataset = Dataset.from_dict(
+        {"input_ids": [e.token_ids for e in examples], "labels": [e.labels for e in examples]}
+    ).select(rows)
+    args = SFTConfig(**(defaults(work) | _DEFAULTS | dict(options)))
+    trainer = Supervised(model=model, args=args, train_dataset=dataset, processing_class=tokenizer)
+    tokens = sum(len(examples[row].token_ids) for row in rows)
+    watch = Watch(work, _Rows(epochs))
+    run(trainer, watch)
+    return Trained(watch.last, tokens)
+
+
+class Supervised(Guarded, SFTTrainer):
+    """`trl.SFTTrainer` that stops at what is not finite."""
+
+
+class _Rows:
+    """Makes rows of metrics from TRL's logs."""
+
+    def __init__(self, epochs: float) -> None:
+        self.epochs = epochs
+        self.seen = 0.0  # tokens up to the row before
+
+    def __call__(self, logs: Row, seconds: float) -> Row:
+        tokens, self.seen = logs["num_tokens"] - self.seen, logs["num_tokens"]
+        return {
+            "epoch": logs["epoch"] * self.epochs,
+            "loss": logs["loss"],
+            "token_accuracy": logs.get("mean_token_accuracy"),
+            "entropy": logs.get("entropy"),
+            "grad_norm": logs.get("grad_norm"),
+            "learning_rate": logs.get("learning_rate"),
+            "tokens_per_second": tokens / seconds,
+        }
