@@ -16,6 +16,8 @@ KINDS: Final = ("copy", "reverse", "sort", "greet")
 ONE_PASS: Final = 400
 """Items given when no count is asked for: there are too many documents to go through them all."""
 LARGEST_SORTED: Final = 12
+REDRAWS: Final = 30
+"""Draws made to avoid asking the same twice; with but 400 greetings a long list may have to repeat one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +83,18 @@ class Documents(Task):
             UsageError: no such split.
         """
         check_split(self, split)
-        return [
-            self._item(_draw(KINDS[i % len(KINDS)], Random(f"{seed}:document:{i}"), split))
-            for i in range(ONE_PASS if count is None else count)
-        ]
+        asked: set[str] = set()
+        items = []
+        for i in range(ONE_PASS if count is None else count):
+            rng = Random(f"{seed}:document:{i}")
+            document = _draw(KINDS[i % len(KINDS)], rng, split)
+            for _ in range(REDRAWS):
+                if document.id not in asked:
+                    break
+                document = _draw(document.kind, rng, split)
+            asked.add(document.id)
+            items.append(self._item(document))
+        return items
 
     def _item(self, document: Document) -> Item:
         meta = {"kind": document.kind}

@@ -61,8 +61,10 @@ def judge_math(gold: str, answer: str) -> Verdict:
     if _plain(gold) == _plain(answer):
         return passed(_plain(answer))
     right, given = number(gold), number(answer)
-    if right is not None and given is not None:
-        return passed(str(given)) if right == given else failed("wrong answer", str(given))
+    if right is not None and right == given:
+        return passed(str(given))
+    if right is not None and given is not None and right.denominator == given.denominator == 1:
+        return failed("wrong answer", str(given))  # unequal fractions may still be equal as rounded
     if len(answer) > MAX_LENGTH:
         return failed("answer too long", answer[:MAX_LENGTH])
     return _compare(gold, answer)
@@ -78,21 +80,21 @@ JUDGES: Final[dict[str, Callable[[str, str], Verdict]]] = {
 
 # --- Numbers
 
-_UNSIGNED: Final = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
+_UNSIGNED: Final = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)(?:\.\d+)?|\.\d+"
 _NUMBER: Final = re.compile(rf"[-+]?(?:{_UNSIGNED})", re.ASCII)
-_WHOLE_NUMBER: Final = re.compile(rf"([-+]?)({_UNSIGNED})(?:/(\d+))?", re.ASCII)
-_FRACTION: Final = re.compile(r"([-+]?)\\[dt]?frac\{(\d+)\}\{(\d+)\}", re.ASCII)
+_WHOLE_NUMBER: Final = re.compile(rf"([-+]?) ?({_UNSIGNED})(?: ?/ ?(\d+))?", re.ASCII)
+_FRACTION: Final = re.compile(r"([-+]?) ?\\[dt]?frac ?\{(\d+)\} ?\{(\d+)\}", re.ASCII)
 
 
 def number(text: str) -> Fraction | None:
     """The number that `text` is, exactly, or None: `12`, `0.5`, `1,200`, `3/4`, `\\frac{3}{4}`, `$5`."""
-    text = _plain(text).removesuffix(".").replace(" ", "")
+    text = _plain(text).removesuffix(".")
     match = _FRACTION.fullmatch(text) or _WHOLE_NUMBER.fullmatch(text)
     if match is None or len(text) > MAX_DIGITS:
         return None
     sign, value, divisor = match.groups()
     below = int(divisor or 1)
-    return Fraction(sign + value.replace(",", "")) / below if below else None
+    return Fraction(sign + re.sub("[, ]", "", value)) / below if below else None
 
 
 def only_number(text: str) -> Fraction | None:

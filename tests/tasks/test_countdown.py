@@ -1,0 +1,164 @@
+"""The closed space of countdown problems, its split, and the judge."""
+
+import hashlib
+import time
+from collections import Counter
+from fractions import Fraction
+from itertools import permutations, product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1pipe.errors import UsageError
+from r1pipe.tasks.countdown import Countdown, Problem, is_held_out, problems, reachable
+from r1pipe.verify.verdict import Completion, Mark, Verdict
+
+
+def _chains(numbers: tuple[int, ...]) -> set[int]:
+    """Where chains end, by trying every order, sign and side: slow, and not the module's own way."""
+    ends = set()
+    for first, *rest in permutations(numbers):
+        for signs in product("+-*/~\\", repeat=len(rest)):
+            value: Fraction | None = Fraction(first)
+            for sign, number in zip(signs, rest, strict=True):
+                a, b = (number, value) if sign in "~\\" else (value, number)
+                if sign in "/\\" and b == 0:
+                    value = None
+                    break
+                value = {"+": a + b, "*": a * b}.get(sign, a - b) if sign in "+-*~" else Fraction(a) / b
+                if value.denominator != 1 or not 0 <= value <= 99:
+                    value = None
+                    break
+            if value is not None:
+                ends.add(int(value))
+    return ends
+
+
+@pytest.mark.parametrize("numbers", [(4, 5, 6), (1, 1, 1), (3, 3, 8), (7, 11, 12), (2, 5, 9, 10)])
+def test_reachable_agrees_with_trying_everything(numbers: tuple[int, ...]) -> None:
+    """A target is reachable exactly when some chain of whole values from 0 to 99 ends at it."""
+    assert reachable(numbers) == _chains(numbers)
+
+
+def test_space() -> None:
+    """4,717 problems over three numbers, 954 of them held out, counted in under half a second."""
+    problems.cache_clear()
+    reachable.cache_clear()
+    started = time.perf_counter()
+    assert len(problems()) == 4717
+    assert time.perf_counter() - started < 0.5
+    assert (len(problems(split="seen")), len(problems(split="held-out"))) == (3763, 954)
+    assert len(set(problems())) == 4717
+    assert all(1 <= p.target <= 99 and list(p.numbers) == sorted(p.numbers) for p in problems())
+
+
+def test_split_is_by_hash() -> None:
+    """Held out is what the SHA-256 of the sorted numbers and the target says, whatever their order."""
+    for problem in problems()[::97]:
+        text = "{} {} {} > {}".format(*problem.numbers, problem.target)
+        expected = int(hashlib.sha256(text.encode()).hexdigest(), 16) % 5 == 0
+        assert is_held_out(problem.numbers[::-1], problem.target) is expected
+        assert (problem in problems(split="held-out")) is expected
+
+
+def test_four_numbers_are_held_out() -> None:
+    """The harder tier has 50,885 problems with targets from 10, and not one may be trained on."""
+    assert len(problems(4)) == len(problems(4, "held-out")) == 50885
+    assert min(p.target for p in problems(4)) == 10
+    assert problems(4, "seen") == ()
+    with pytest.raises(UsageError, match="held-out"):
+        Countdown(numbers=4).items("seen", 1, 0)
+
+
+def test_items_are_a_function_of_seed_and_index() -> None:
+    """A longer list starts with the shorter one, the same seed gives the same list, another seed another."""
+    task = Countdown()
+    assert task.items("seen", 50, 7)[:20] == task.items("seen", 20, 7)
+    assert task.items("seen", 20, 7) != task.items("seen", 20, 8)
+    first = task.items("held-out", 1, 0)[0]
+    assert first.id == Problem(tuple(sorted(first.gold["numbers"])), first.gold["target"]).id
+    assert first.question == f"nums {' '.join(map(str, first.gold['numbers']))} to {first.gold['target']}"
+
+
+def test_every_pass_asks_every_problem_once() -> None:
+    """One pass is all problems of the split; the next has other orders of problems and of numbers."""
+    task = Countdown()
+    assert len({item.id for item in task.items("held-out", None, 0)}) == 954
+    twice = task.items("held-out", 2 * 954, 0)
+    assert set(Counter(item.id for item in twice).values()) == {2}
+    assert [item.id for item in twice[:954]] != [item.id for item in twice[954:]]
+    orders: dict[str, set[str]] = {}
+    for item in twice:
+        orders.setdefault(item.id, set()).add(item.question)
+    assert sum(len(questions) == 2 for questions in orders.values()) > 477
+
+
+def test_sentence() -> None:
+    """A real model is asked in English, with the same id and gold."""
+    plain, worded = Countdown().items("seen", 1, 3)[0], Countdown(wording="sentence").items("seen", 1, 3)[0]
+    assert (worded.id, worded.gold) == (plain.id, plain.gold)
+    assert f"equals {plain.gold['target']}." in worded.question
+
+
+@pytest.mark.parametrize(("split", "numbers", "hint"), [("test", 3, "held-out"), ("seen", 5, "3 or 4")])
+def test_bad_requests(split: str, numbers: int, hint: str) -> None:
+    """An unknown split and an impossible tier are told what there is."""
+    with pytest.raises(UsageError, match=hint):
+        Countdown(numbers=numbers).items(split, 1, 0)
+
+
+ITEM = next(item for item in Countdown().items("all", None, 0) if item.id == "countdown-3:4-5-6:34")
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        ("( 5 * 6 ) + 4", Verdict(Mark.PASS, "", "( 5 * 6 ) + 4")),
+        ("4+6*5", Verdict(Mark.PASS, "", "4 + 6 * 5")),
+        ("( 5 * 6 ) - 4", Verdict(Mark.FAIL, "misses the target", "( 5 * 6 ) - 4")),
+        ("34", Verdict(Mark.FAIL, "other numbers", "34")),
+        ("5 * 6 + 4 + 4 - 4", Verdict(Mark.FAIL, "other numbers", "5 * 6 + 4 + 4 - 4")),
+        ("5 * 6", Verdict(Mark.FAIL, "other numbers", "5 * 6")),
+        ("56 - 4", Verdict(Mark.FAIL, "other numbers", "56 - 4")),
+        ("5 * 6 + 4 = 34", Verdict(Mark.FAIL, "not an expression", "5 * 6 + 4 = 34")),
+        ("9**9**9", Verdict(Mark.FAIL, "not an expression", "9**9**9")),
+    ],
+)
+def test_judge_answer(answer: str, verdict: Verdict) -> None:
+    """Every number exactly once, and exactly the target."""
+    assert Countdown().judge_answer(ITEM, answer) == verdict
+
+
+def test_judge_allows_fractions_on_the_way() -> None:
+    """The judge is wider than the space: 8 / ( 3 - 8 / 3 ) is 24 by way of thirds."""
+    gold = {"numbers": [3, 3, 8, 8], "target": 24}
+    item = type(ITEM)("countdown-4:3-3-8-8:24", "nums 3 3 8 8 to 24", gold)
+    assert Countdown(numbers=4).judge_answer(item, "8 / ( 3 - 8 / 3 )").passed
+
+
+@pytest.mark.parametrize(
+    ("completion", "reason"),
+    [
+        (Completion("no </think> <answer> 5 * 6 + 4 </answer>", True), ""),
+        (Completion("5 * 6 = 30", True), "thinking not closed"),
+        (Completion("no </think> five", True), "no answer"),
+        (Completion("no </think> <answer> 5 * 6 + 4 </answer>", True, truncated=True), "truncated"),
+    ],
+)
+def test_judge_completion(completion: Completion, reason: str) -> None:
+    """A completion is right only when it ended by itself with an answer after its thinking."""
+    verdict = Countdown().judge(ITEM, completion)
+    assert (verdict.passed, verdict.reason) == (reason == "", reason)
+
+
+def test_truncated_can_be_left_out() -> None:
+    """With truncated: undecided, a completion that was cut off is neither right nor wrong."""
+    verdict = Countdown(truncated="undecided").judge(ITEM, Completion("5", True, truncated=True))
+    assert verdict == Verdict(Mark.UNDECIDED, "truncated")
+
+
+@given(st.text(), st.booleans())
+def test_judge_never_raises(text: str, opened: bool) -> None:
+    """Any completion gets a decided verdict."""
+    assert Countdown().judge(ITEM, Completion(text, opened)).decided

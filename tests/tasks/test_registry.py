@@ -1,0 +1,108 @@
+"""Tasks by name, and mixtures of them."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from r1pipe.errors import UsageError
+from r1pipe.tasks import TaskSpec, make_task, mixture
+from r1pipe.tasks.countdown import Countdown
+from r1pipe.tasks.documents import Documents
+
+
+def _spec(value: Any) -> TaskSpec:
+    return TypeAdapter(TaskSpec).validate_python(value)
+
+
+def test_bare_name() -> None:
+    """A bare name is the task with its defaults."""
+    assert _spec("countdown") == TaskSpec(name="countdown")
+    assert make_task(_spec("countdown")) == Countdown()
+    assert make_task(_spec({"name": "documents", "truncated": "undecided"})) == Documents("undecided")
+
+
+@pytest.mark.parametrize(
+    ("value", "split"),
+    [
+        ("countdown", "seen"),
+        ("documents", "seen"),
+        ({"name": "countdown", "numbers": 4}, "held-out"),
+        ({"name": "jsonl", "path": "a.jsonl"}, "all"),
+        ({"name": "countdown", "split": "all"}, "all"),
+    ],
+)
+def test_chosen_split(value: Any, split: str) -> None:
+    """Held-out problems are never the default, but for the tier that is held out whole."""
+    assert _spec(value).chosen_split == split
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("coutdown", "countdown"),
+        ({"name": "countdown", "path": "a.jsonl"}, "belongs to task 'jsonl'"),
+        ({"name": "documents", "numbers": 4}, "belongs to task 'countdown'"),
+        ({"name": "jsonl"}, "needs a path"),
+        ({"name": "countdown", "numbers": 4, "split": "seen"}, "held-out"),
+        ({"name": "countdown", "numbers": 5}, "3 or 4"),
+        ({"name": "countdown", "split": "test"}, "held-out"),
+        ({"name": "countdown", "weight": 0}, "greater than 0"),
+        ({"name": "countdown", "wieght": 1}, "wieght"),
+    ],
+)
+def test_bad_specs(value: Any, message: str) -> None:
+    """A spec that contradicts itself, or sets what its task does not have, is refused with what is meant."""
+    with pytest.raises(ValidationError, match=message):
+        _spec(value)
+
+
+def test_resolved_spec_is_valid() -> None:
+    """A spec written out in full, as run.json holds it, is the same spec."""
+    for spec in (_spec("documents"), _spec({"name": "countdown", "numbers": 4})):
+        assert _spec(spec.model_dump()) == spec
+
+
+def test_mixture_follows_weights() -> None:
+    """Every stretch holds the tasks by their weights: of three to one, every four items are three and one."""
+    specs = [_spec({"name": "countdown", "weight": 3}), _spec("documents")]
+    names = [task.name for task, _ in mixture(specs, 400, 0)]
+    for start in range(0, 400, 4):
+        assert Counter(names[start : start + 4]) == {"countdown": 3, "documents": 1}
+
+
+def test_mixture_is_a_function_of_seed_and_index() -> None:
+    """A longer mixture starts with the shorter one; another seed gives another."""
+    specs = [_spec("countdown"), _spec({"name": "documents", "weight": 0.3})]
+    ids = [item.id for _, item in mixture(specs, 300, 1)]
+    assert ids[:100] == [item.id for _, item in mixture(specs, 100, 1)]
+    assert ids[:100] != [item.id for _, item in mixture(specs, 100, 2)]
+
+
+def test_count_bounds_the_different_items() -> None:
+    """A spec's count is how many different items it has; they come again in the same order."""
+    ids = [item.id for _, item in mixture([_spec({"name": "countdown", "count": 10})], 25, 0)]
+    assert len(set(ids)) == 10
+    assert ids[:10] + ids[:10] + ids[:5] == ids
+
+
+def test_without_count_each_spec_comes_once() -> None:
+    """An evaluation over several tasks takes each one's items, one task after the other."""
+    specs = [_spec({"name": "countdown", "count": 5}), _spec({"name": "documents", "count": 3})]
+    assert [task.name for task, _ in mixture(specs, None, 0)] == ["countdown"] * 5 + ["documents"] * 3
+
+
+def test_no_tasks() -> None:
+    """An empty mixture is a usage error."""
+    with pytest.raises(UsageError, match="at least one"):
+        mixture([], 10, 0)
+
+
+def test_rows_in_a_mixture(tmp_path: Path) -> None:
+    """Rows of one's own mix with the other tasks."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"question": "1 + 1", "answer": "2"}\n')
+    items = mixture([_spec({"name": "jsonl", "path": str(path)}), _spec("countdown")], 4, 0)
+    assert [task.name for task, _ in items] == ["jsonl", "countdown", "jsonl", "countdown"]
