@@ -33,8 +33,8 @@ def test_r1_zero_is_the_papers_template() -> None:
         "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. "
         "The assistant first thinks about the reasoning process in the mind and then provides the user with "
         "the answer. The reasoning process and answer are enclosed within <think> </think> and <answer> "
-        "</answer> tags, respectively, i.e., <think> reasoning process here </think> <answer> answer here </answer>. "
-        "User: What is 6 times 7? Assistant: <think>"
+        "</answer> tags, respectively, i.e., <think> reasoning process here </think> <answer> answer here "
+        "</answer>. User: What is 6 times 7? Assistant: <think>"
     )
     assert render("r1-zero", "nums 1 2 3 to 6").endswith("User: nums 1 2 3 to 6. Assistant: <think>")
 

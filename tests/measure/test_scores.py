@@ -46,7 +46,7 @@ def test_target_of() -> None:
 
 
 def test_passing() -> None:
-    """pass@1 is the mean of the problems' shares 1, 1/2, 0; its error their deviation 1/2 over the root of 3."""
+    """pass@1 is the mean of the shares 1, 1/2, 0; its error is their deviation 1/2 over the root of 3."""
     rows = [
         _row("a", 0),
         _row("a", 1),

@@ -104,6 +104,6 @@ def test_rules(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.jsonl", {"question": "half", "answer": "1/2"})
     marks = {}
     for rule in ("exact", "number", "math"):
-        task = Rows.read(path, rule=rule)  # type: ignore[arg-type]
+        task = Rows.read(path, rule=rule)
         marks[rule] = task.judge(task.pool[0], Completion("0.5", False)).mark
     assert marks == {"exact": Mark.FAIL, "number": Mark.PASS, "math": Mark.PASS}
