@@ -72,8 +72,10 @@ def write_run(folder: Path, *, unfinished: tuple[str, ...] = ()) -> Path:
             journal.append(
                 {"step": 10 * i, "steps": 300, key: 0.01 * i, "length": 30.0 + i} for i in range(1, 31)
             )
-    events = [{"kind": "stage_finished", "stage": name, "artifact": made[name].name} for name in made]
-    events += [{"kind": "stage_failed", "stage": name, "error": "no memory"} for name in unfinished[:1]]
+    events = [
+        {"event": "stage_finished", "stage": name, "artifact": str(folder / made[name].path)} for name in made
+    ]
+    events += [{"event": "stage_failed", "stage": name, "error": "no memory"} for name in unfinished[:1]]
     with jsonl.Journal(folder / "events.jsonl") as journal:
         journal.append(events)
     return folder

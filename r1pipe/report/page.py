@@ -17,7 +17,7 @@ from r1pipe.text import duration, half_width, quantity, shortened
 Legend = list[tuple[str, str]]
 """(label, colour) of each line of a chart."""
 
-_COLORS = tuple(f"var(--c{number})" for number in range(1, 9))
+_COLORS = tuple(f"var(--c{number})" for number in range(1, 11))
 _CHARTS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("reward", "reward"), ("accuracy", "accuracy")),
     (("length", "length in tokens"),),
@@ -151,13 +151,13 @@ def make_page(run: RunFiles) -> Page:
 def _headlines(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """One sentence for each model that has the one it is measured against beside it."""
     pairs = (
-        ("base", "zero", "reinforcement learning alone"),
-        ("base", "r1", "the whole tree"),
-        ("student-base", "student", "distillation"),
-        ("student-base", "student-rl", "the same student by RL alone"),
+        ("base", "zero", "Reinforcement learning alone"),
+        ("base", "r1", "The whole tree"),
+        ("student-base", "student", "Distillation"),
+        ("student-base", "student-rl", "The same student by RL alone"),
     )
     return [
-        f"{what.capitalize()}: pass@1 {scores[before]['pass_at_1']:.2f} → {pass_at_1(scores[after])}."
+        f"{what}: pass@1 {scores[before]['pass_at_1']:.2f} → {pass_at_1(scores[after])}."
         for before, after, what in pairs
         if before in scores and after in scores
     ]
@@ -269,19 +269,17 @@ def _points(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, fl
 
 
 def _node(stage: Stage, scores: Mapping[str, Mapping[str, Any]]) -> Node:
-    lines = []
-    kind = "checkpoint"
-    if stage.manifest:
-        kind = stage.manifest.kind
-        tokens = stage.manifest.cost.tokens
-        lines.append(
-            duration(stage.manifest.cost.seconds) + (f", {quantity(tokens)} tokens" if tokens else "")
-        )
-        if stage.name in scores:
-            lines.append(f"pass@1 {pass_at_1(scores[stage.name])}")
-        elif (rows := stage.manifest.metrics.get("rows", stage.manifest.metrics.get("kept"))) is not None:
-            lines.append(f"{rows} rows")
-    return Node(stage.name, stage.verb, stage.parents, lines, stage.state, kind)
+    if stage.manifest is None:
+        return Node(stage.name, stage.verb, stage.parents, [stage.verb, stage.state], stage.state)
+    cost, metrics = stage.manifest.cost, stage.manifest.metrics
+    lines = [f"{stage.verb} · {duration(cost.seconds)}"]
+    if cost.tokens:
+        lines[0] += f" · {quantity(cost.tokens)} tok"
+    if stage.name in scores:
+        lines.append(f"pass@1 {pass_at_1(scores[stage.name])}")
+    elif (rows := metrics.get("rows", metrics.get("kept"))) is not None:
+        lines.append(f"{rows} rows")
+    return Node(stage.name, stage.verb, stage.parents, lines, stage.state, stage.manifest.kind)
 
 
 def _problem(rows: Sequence[Mapping[str, Any]]) -> Problem:

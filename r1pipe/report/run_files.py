@@ -114,15 +114,15 @@ class RunFiles:
             if _VERSION.fullmatch(folder.name) and (folder / MANIFEST).is_file()
         }
         for event in reversed(self.events):
-            if event.get("stage") == stage and event.get("kind") in ("stage_finished", "stage_reused"):
-                told = _VERSION.search(str(event.get("artifact", "")))
-                if told and told.group() in whole:
-                    return whole[told.group()]
+            if event.get("stage") == stage and event.get("event") in ("stage_finished", "stage_reused"):
+                told = Path(str(event.get("artifact"))).name
+                if told in whole:
+                    return whole[told]
                 break
         return max(whole.values(), key=_number, default=None)
 
     def _last_event(self, stage: str) -> str:
-        kinds = (e["kind"] for e in reversed(self.events) if e.get("stage") == stage and "kind" in e)
+        kinds = (str(event["event"]) for event in reversed(self.events) if event["stage"] == stage)
         return next((kind for kind in kinds if kind.startswith("stage_")), "")
 
     def evaluations(self) -> list[Stage]:

@@ -154,9 +154,9 @@ def _edge(corners: list[tuple[float, float]], parent: Node) -> str:
 
 
 def _box(node: Node, x: float, y: float) -> str:
-    rows = [f'<text class="name" x="{x + 12:.0f}" y="{y + 21:.1f}">{escape(_cut(node.name, 16))}</text>']
+    rows = [f'<text class="name" x="{x + 12:.0f}" y="{y + 21:.1f}">{escape(_cut(node.name, 20))}</text>']
     rows += [
-        f'<text class="fact" x="{x + 12:.0f}" y="{y + 38 + 15 * row:.1f}">{escape(_cut(line, 23))}</text>'
+        f'<text class="fact" x="{x + 12:.0f}" y="{y + 38 + 15 * row:.1f}">{escape(_cut(line, 26))}</text>'
         for row, line in enumerate(node.lines[:2])
     ]
     return (
@@ -164,8 +164,6 @@ def _box(node: Node, x: float, y: float) -> str:
         f"({escape(node.verb)}, {escape(node.state)})</title>"
         f'<rect x="{x:.0f}" y="{y:.1f}" width="{BOX_W}" height="{BOX_H}" rx="8"/>'
         f'<rect class="stripe" x="{x:.0f}" y="{y + 8:.1f}" width="4" height="{BOX_H - 16}" rx="2"/>'
-        f'<text class="verb" x="{x + BOX_W - 10:.0f}" y="{y + 21:.1f}" text-anchor="end">'
-        f"{escape(node.verb)}</text>"
         f"{''.join(rows)}</g>"
     )
 

@@ -1,0 +1,287 @@
+"""The command line: it parses, calls and prints. Nothing heavy is imported before a command needs it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from r1pipe.errors import R1pipeError, UsageError
+from r1pipe.output import Output, Table, View
+
+if TYPE_CHECKING:
+    from r1pipe.artifact import Artifact
+    from r1pipe.stage import StageConfig
+
+SUMMARIES = {
+    "pretrain": "Make a small base model from nothing.",
+    "checkpoint": "Check an existing model, by path or Hugging Face id, and register it.",
+    "sft": "Fine-tune a model on prompts with given completions.",
+    "rl": "Train a policy by GRPO on tasks whose answers a program can judge.",
+    "sample": "Draw completions, judge them, and keep the good ones as a dataset.",
+    "distill": "Fine-tune a student on a teacher's traces.",
+    "evaluate": "Score models: pass@1 with its standard error, length, reflection, language.",
+}
+"""The verbs, in words the list of commands can show without loading them."""
+
+
+class _Commands(TyperGroup):
+    """The group of commands; a verb's command is made from its stage's config when it is asked for."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command, and put the real one in the place of a verb's entry in the list."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in SUMMARIES:
+            from r1pipe.verbs import make_app
+
+            command = typer.main.get_command(make_app(name, run_verb))
+        return name, command, rest
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="From a base language model to a reasoner by the DeepSeek-R1 recipe, and to distilled students.",
+    epilog="Start here: [bold]r1pipe run smoke[/bold]\n\nEvery key of a stage: [bold]r1pipe rl --help[/bold]",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe's file, or the name of one that comes with r1pipe.")
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, e.g. runs/tiny-r1.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set any value of the recipe, e.g. stages.zero.steps=20. May be repeated.",
+    ),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="The run's folder; runs/<recipe> if not given.")
+]
+Force = Annotated[
+    list[str] | None,
+    typer.Option("--force", metavar="STAGE", help="Run this stage again whatever its state."),
+]
+_RUNS, _STAGES, _LOOK = "Runs", "One stage alone", "Looking"
+
+
+@contextmanager
+def _output(as_json: bool, debug: bool) -> Iterator[Output]:
+    """The output of one command: an error a user can meet becomes its message and its exit code."""
+    out = Output(json=as_json, debug=debug)
+    try:
+        yield out
+    except R1pipeError as error:
+        out.error(error)
+        raise typer.Exit(error.exit_code) from None
+    finally:
+        out.close()
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from r1pipe import __version__
+
+        Output().result(None, f"r1pipe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """What stands before every command."""
+
+
+@app.command(
+    rich_help_panel=_RUNS,
+    epilog="Example: [bold]r1pipe run tiny-r1 --set stages.zero.steps=20[/bold]\n\n"
+    "Then: [bold]r1pipe scores runs/tiny-r1[/bold]",
+)
+def run(
+    recipe: RecipeName,
+    out: Out = None,
+    overrides: Sets = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, help="Stages side by side; by default two on a CPU, one on a GPU."),
+    ] = None,
+    force: Force = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Run a recipe: every stage that is not up to date. The same command goes on after any stop."""
+    with _output(as_json, debug) as output:
+        from r1pipe import machine, pipeline
+        from r1pipe.recipe import load_recipe
+        from stages import VERBS
+
+        loaded = load_recipe(recipe, VERBS, overrides or ())
+        folder = out or Path("runs") / loaded.name
+        made = pipeline.run(
+            loaded, folder, jobs=jobs or machine.default_jobs(), sink=output, force=force or ()
+        )
+        _show_run(output, folder, made)
+
+
+def _show_run(output: Output, folder: Path, made: "dict[str, Artifact]") -> None:
+    from r1pipe import views
+    from r1pipe.report import RunFiles, write_report
+
+    page = write_report(folder)
+    files = RunFiles.open(folder)
+    scores = files.scores()
+    shown: list[View] = [views.scores_table(scores)] if scores else []
+    shown += [*views.problem_views(files.problems()), f"\nReport: {views.relative(page)}"]
+    artifacts = {name: str(artifact.path) for name, artifact in made.items()}
+    output.result({"run": str(folder), "artifacts": artifacts, "models": scores, "report": str(page)}, *shown)
+
+
+@app.command(
+    rich_help_panel=_RUNS,
+    epilog="Example: [bold]r1pipe plan tiny-r1 --set stages.r1.learning_rate=2e-4[/bold]\n\n"
+    "Then: [bold]r1pipe run tiny-r1 --set stages.r1.learning_rate=2e-4[/bold]",
+)
+def plan(
+    recipe: RecipeName,
+    out: Out = None,
+    overrides: Sets = None,
+    force: Force = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what a run would do about each stage, and why. Nothing is changed."""
+    with _output(as_json, debug) as output:
+        from r1pipe import pipeline, views
+        from r1pipe.artifact import Store
+        from r1pipe.recipe import load_recipe
+        from stages import VERBS
+
+        loaded = load_recipe(recipe, VERBS, overrides or ())
+        folder = out or Path("runs") / loaded.name
+        steps = [step.as_json for step in pipeline.plan(loaded, Store(folder), force=force or ())]
+        output.result({"run": str(folder), "stages": steps}, views.plan_table(steps))
+
+
+@app.command(rich_help_panel=_RUNS, epilog="Example: [bold]r1pipe recipes tiny-r1 > my.yaml[/bold]")
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this recipe, to be copied and changed.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the recipes that come with r1pipe."""
+    with _output(as_json, debug) as output:
+        from r1pipe import shipped, views
+
+        if name is not None:
+            text = shipped.recipe_path(name).read_text(encoding="utf-8")
+            output.result({"name": name, "text": text}, text.rstrip("\n"))
+            return
+        headers = {each: shipped.recipe_header(shipped.recipe_path(each)) for each in shipped.recipe_names()}
+        data = [{"name": each, "header": header} for each, header in headers.items()]
+        output.result({"recipes": data}, views.recipes_table(headers))
+
+
+@app.command(rich_help_panel=_LOOK, epilog="Example: [bold]r1pipe scores runs/tiny-r1 --json[/bold]")
+def scores(run: RunFolder, as_json: Json = False, debug: Debug = False) -> None:
+    """Show the scores of a run's models, of all its evaluations together."""
+    with _output(as_json, debug) as output:
+        from r1pipe import views
+        from r1pipe.report import RunFiles
+
+        found = RunFiles.open(run).scores()
+        if not found:
+            raise UsageError(f"The run {run} has no finished evaluation yet; see `r1pipe status {run}`.")
+        tables = [views.scores_table(found), views.sets_table(found)]
+        output.result({"models": found}, *(table for table in tables if table is not None))
+
+
+@app.command(rich_help_panel=_LOOK, epilog="Example: [bold]r1pipe status runs/tiny-r1[/bold]")
+def status(run: RunFolder, as_json: Json = False, debug: Debug = False) -> None:
+    """Show how far each stage of a run is, what it took, and what another run would do about it."""
+    with _output(as_json, debug) as output:
+        from r1pipe import inspection, views
+
+        stages = inspection.stage_states(run)
+        output.result({"run": str(run), "stages": stages}, views.status_table(stages))
+
+
+@app.command(
+    rich_help_panel=_LOOK,
+    epilog="Example: [bold]r1pipe lineage runs/tiny-r1/artifacts/r1/v001-1f3a9c2e[/bold]",
+)
+def lineage(
+    artifact: Annotated[
+        Path, typer.Argument(metavar="ARTIFACT", help="The folder of a checkpoint or a dataset.")
+    ],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show what an artifact was made from, back to the roots."""
+    with _output(as_json, debug) as output:
+        from r1pipe import inspection, views
+        from r1pipe.artifact import lineage as lineage_of
+
+        tree = lineage_of(inspection.open_artifact(artifact))
+        output.result(views.lineage_json(tree), views.lineage_tree(tree))
+
+
+@app.command(rich_help_panel=_LOOK, epilog="Example: [bold]r1pipe check runs/tiny-r1[/bold]")
+def check(run: RunFolder, as_json: Json = False, debug: Debug = False) -> None:
+    """Read every byte of a run's artifacts again and compare it with the manifests."""
+    with _output(as_json, debug) as output:
+        from r1pipe.artifact import Store, verify
+        from r1pipe.report import RunFiles
+
+        store = Store(RunFiles.open(run).path)
+        stages = sorted(path.name for path in store.root.iterdir()) if store.root.is_dir() else []
+        found = {a.name: verify(a, deep=True) for stage in stages for a in store.versions(stage)}
+        rows = [[name, "; ".join(problems) or "whole"] for name, problems in found.items()]
+        output.result({"artifacts": found}, Table(["artifact", "state"], rows, left=2))
+        if any(found.values()):
+            raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=_LOOK, epilog="Example: [bold]r1pipe report runs/tiny-r1[/bold]")
+def report(run: RunFolder, as_json: Json = False, debug: Debug = False) -> None:
+    """Write the run's report, one self-contained HTML page, from the run's files."""
+    with _output(as_json, debug) as output:
+        from r1pipe.report import write_report
+
+        path = write_report(run)
+        output.result({"report": str(path)}, str(path))
+
+
+def run_verb(
+    verb: str, config: "Callable[[], StageConfig]", out: Path, seed: int, as_json: bool, debug: bool
+) -> None:
+    """Run one stage alone and show what it made."""
+    with _output(as_json, debug) as output:
+        from r1pipe import pipeline, views
+
+        made = pipeline.run_alone(verb, config(), out, seed=seed, sink=output)
+        metrics = made.manifest.metrics if made.manifest else {}
+        data = {"artifact": str(made.path), "fingerprint": made.fingerprint, "metrics": metrics}
+        output.result(data, *views.outcome_views(made))
+
+
+def _entry(verb: str) -> None:
+    """List a verb among the commands; `_Commands` puts the real command in its place."""
+
+    @app.command(verb, help=SUMMARIES[verb], rich_help_panel=_STAGES)
+    def listed() -> None:
+        raise AssertionError(f"the command of {verb} was not made")
+
+
+for _verb in SUMMARIES:
+    _entry(_verb)

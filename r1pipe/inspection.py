@@ -1,0 +1,59 @@
+"""Questions about what is on the disk: how far a run is, what a folder holds."""
+
+from pathlib import Path
+from typing import Any
+
+from r1pipe import pipeline
+from r1pipe.artifact import Artifact, Store, open_checkpoint, open_dataset
+from r1pipe.errors import UsageError
+from r1pipe.manifest import load_manifest
+from r1pipe.recipe import from_resolved
+from r1pipe.report.run_files import RunFiles
+from stages import VERBS
+
+
+def stage_states(run: Path) -> list[dict[str, Any]]:
+    """Each stage of a run: how far it has come, what it took, and what another run would do about it and why.
+
+    The plan is made for the recipe the run was last started with.
+
+    Raises:
+        UsageError: it is not a run's folder, or its recipe cannot be used any more.
+    """
+    files = RunFiles.open(run)
+    recipe = from_resolved(files.recipe, str(files.path / "run.json"), VERBS)
+    steps = {step.stage: step for step in pipeline.plan(recipe, Store(files.path))}
+    return [_state(files, name, steps[name].as_json) for name in recipe.order]
+
+
+def _state(files: RunFiles, name: str, step: dict[str, Any]) -> dict[str, Any]:
+    stage = files.stages[name]
+    made = stage.manifest
+    return {
+        "stage": name,
+        "verb": stage.verb,
+        "state": stage.state,
+        "version": made.version if made else None,
+        "artifact": str(stage.folder) if stage.folder else None,
+        "seconds": made.cost.seconds if made else None,
+        "tokens": made.cost.tokens if made else None,
+        "next": step["action"],
+        "reasons": step["reasons"],
+    }
+
+
+def open_artifact(path: Path) -> Artifact:
+    """Open a folder as what its manifest says it is; without one, as a checkpoint or a dataset from outside.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    manifest = load_manifest(path)
+    if manifest is not None:
+        return Artifact(path, manifest.kind, manifest)
+    if not path.exists():
+        raise UsageError(
+            f"There is no artifact at {path}. Its folder looks like runs/x/artifacts/sft/v001-1f3a9c2e."
+        )
+    is_dataset = path.is_file() or any(path.glob("part-*.jsonl"))
+    return open_dataset(path) if is_dataset else open_checkpoint(path)

@@ -1,0 +1,147 @@
+"""Results as tables, trees and sentences for people. Everything here is pure; `r1pipe.output` prints it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from r1pipe.columns import COLUMNS, pass_at_1, sample_size
+from r1pipe.output import Answer, Answers, Table
+from r1pipe.report.run_files import headline
+from r1pipe.text import duration, quantity, shortened
+
+if TYPE_CHECKING:
+    from r1pipe.artifact import Artifact, Lineage
+
+_ON_TERMINAL = ("mean_tokens", "truncated", "attempts", "reflection", "language_consistency")
+_MOST_TEXT = 420
+"""Characters of a completion beside others on a terminal."""
+
+
+def scores_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
+    """pass@1 of each model with half of its 95 % interval, and what its thinking is like."""
+    columns = [column for column in COLUMNS if column.key in _ON_TERMINAL]
+    rows = [
+        [model, pass_at_1(score), sample_size(score), *(column.text(score) for column in columns)]
+        for model, score in scores.items()
+    ]
+    sets = next(iter(scores.values()))["sets"]
+    return Table(
+        ["model", "pass@1 (95 %)", "n", *(column.label for column in columns)],
+        rows,
+        title=f"Scores on the set '{headline(sets)}'",
+    )
+
+
+def sets_table(scores: Mapping[str, Mapping[str, Any]]) -> Table | None:
+    """pass@1 on each set, where there is more than one."""
+    names = list(dict.fromkeys(name for score in scores.values() for name in score["sets"]))
+    if len(names) < 2:
+        return None
+    rows = [
+        [model, *(pass_at_1(score["sets"][name]) if name in score["sets"] else "–" for name in names)]
+        for model, score in scores.items()
+    ]
+    return Table(["model", *names], rows, title="pass@1 on each set")
+
+
+def problem_views(problems: Sequence[Sequence[Mapping[str, Any]]]) -> list[Answers]:
+    """Each problem with everybody's answer, to be shown side by side."""
+    return [
+        Answers(
+            str(rows[0]["question"]),
+            [
+                Answer(row["model"], str(row["verdict"]), shortened(row["completion"], _MOST_TEXT))
+                for row in rows
+            ],
+        )
+        for rows in problems
+    ]
+
+
+def plan_table(steps: Sequence[Mapping[str, Any]]) -> Table:
+    """What would be done about each stage, and why."""
+    rows = [[step["stage"], step["verb"], step["action"], "; ".join(step["reasons"])] for step in steps]
+    return Table(["stage", "verb", "action", "because"], rows, left=4)
+
+
+def status_table(stages: Sequence[Mapping[str, Any]]) -> Table:
+    """How far each stage of a run is, and what another run would do."""
+    rows = [
+        [
+            stage["stage"],
+            stage["verb"],
+            stage["state"],
+            "–" if stage["version"] is None else f"v{stage['version']:03d}",
+            "–" if stage["seconds"] is None else duration(stage["seconds"]),
+            quantity(stage["tokens"]) if stage["tokens"] else "–",
+            "; ".join([stage["next"], *stage["reasons"]]),
+        ]
+        for stage in stages
+    ]
+    return Table(["stage", "verb", "state", "version", "time", "tokens", "next run"], rows, left=3)
+
+
+def outcome_views(artifact: "Artifact") -> list[Table | str]:
+    """What a stage that ran alone has made: its scores if it evaluates, and where it is."""
+    metrics = artifact.manifest.metrics if artifact.manifest else {}
+    scores = {
+        model: {**by_set[headline(by_set)], "sets": by_set}
+        for model, by_set in metrics.get("models", {}).items()
+        if by_set
+    }
+    return [*([scores_table(scores)] if scores else []), relative(artifact.path)]
+
+
+def lineage_tree(root: "Lineage") -> str:
+    """An artifact and under it what it was made from, back to the roots.
+
+    An ancestor that several share is told once and named after that.
+    """
+    return "\n".join(_branch(root, "", "", set()))
+
+
+def lineage_json(node: "Lineage") -> dict[str, Any]:
+    """The lineage as nested JSON."""
+    manifest = node.manifest
+    return {
+        "role": node.role,
+        "name": node.name,
+        "fingerprint": node.fingerprint,
+        "path": str(node.path),
+        "note": node.note,
+        "verb": manifest.verb if manifest else None,
+        "created": manifest.created if manifest else None,
+        "seconds": manifest.cost.seconds if manifest else None,
+        "parents": [lineage_json(parent) for parent in node.parents],
+    }
+
+
+def _branch(node: "Lineage", head: str, indent: str, told: set[str]) -> Iterator[str]:
+    facts = [f"as {node.role}"] if node.role else []
+    if node.manifest:
+        facts += [node.manifest.verb, duration(node.manifest.cost.seconds)]
+    if node.note:
+        facts.append(node.note)
+    again = node.fingerprint in told and bool(node.parents)
+    if again:
+        facts.append("see above")
+    yield f"{head}{node.name} ({', '.join(facts)})" if facts else f"{head}{node.name}"
+    told.add(node.fingerprint)
+    for index, parent in enumerate(() if again else node.parents):
+        last = index == len(node.parents) - 1
+        yield from _branch(
+            parent, indent + ("└─ " if last else "├─ "), indent + ("   " if last else "│  "), told
+        )
+
+
+def recipes_table(recipes: Mapping[str, Sequence[str]]) -> Table:
+    """The shipped recipes with the first line of their headers."""
+    rows = [[name, header[0] if header else ""] for name, header in recipes.items()]
+    return Table(["recipe", "what it is"], rows, left=2)
+
+
+def relative(path: Path) -> str:
+    """A path as it is shortest to type from here."""
+    here = Path.cwd()
+    resolved = path.resolve()
+    return str(resolved.relative_to(here)) if resolved.is_relative_to(here) else str(path)
