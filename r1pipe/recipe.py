@@ -23,12 +23,12 @@ from pydantic_core import ErrorDetails
 
 from r1pipe import hints, marked, shipped
 from r1pipe.errors import UsageError
+from r1pipe.hub import is_hub_id
 from r1pipe.marked import Document, Problem
 from r1pipe.stage import Reference, StageConfig, references
 
 _TOP = ("name", "description", "seed", "stages")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # a stage's name is a folder's name too
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class StageSpec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A validated recipe: all keys are known, all references lead somewhere, nothing goes round in circles."""
+    """A validated recipe: every key is known, every reference leads somewhere, nothing runs in a circle."""
 
     name: str
     seed: int
@@ -59,7 +59,7 @@ class Recipe:
 
     def parents(self, stage: str) -> list[str]:
         """Return the stages that `stage` takes something from, each once, in the order of its config."""
-        named = (reference.value for reference in self.stages[stage].inputs)
+        named = (reference.value for reference in self.stages[stage].inputs if reference.kind != "path")
         return list(dict.fromkeys(name for name in named if name in self.stages))
 
     def children(self, stage: str) -> list[str]:
@@ -265,18 +265,18 @@ class _Validator:
 
     def _complaint(self, reference: Reference, recipe: Recipe) -> str | None:
         value, kind = reference.value, reference.kind
-        if value in recipe.stages:
+        if value in recipe.stages and kind != "path":
             uses = recipe.stages[value].uses
             makes = self._verbs[uses].makes
             wrong = makes is not None and makes != kind
             return f"a {kind} is needed here; the stage '{value}' ({uses}) makes a {makes}" if wrong else None
-        if value in self._names:  # it has its own problem already
+        if value in self._names and kind != "path":  # it has its own problem already
             return None
         if Path(value).expanduser().exists():
             return None
-        if kind == "checkpoint" and _HUB_ID.fullmatch(value) and not value.startswith("."):
+        if kind == "checkpoint" and is_hub_id(value):
             return None
-        if "/" in value or value.endswith(".jsonl"):
+        if kind == "path" or "/" in value or value.endswith(".jsonl"):
             return f"nothing is at the path {value!r}"
         others = [name for name in self._names if name != value]
         return f"there is no stage {value!r}{hints.meant(value, others)}, and no such path"

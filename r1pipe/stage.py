@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from r1pipe.artifact import Artifact
 
 Kind = Literal["checkpoint", "dataset"]
+RefKind = Literal["checkpoint", "dataset", "path"]
 
 
 # --- The config
@@ -40,13 +41,15 @@ Kind = Literal["checkpoint", "dataset"]
 class Ref:
     """Marks a field whose value names an artifact: a stage of the recipe, a path, or a Hugging Face id."""
 
-    kind: Kind
+    kind: RefKind
 
 
 CheckpointRef = Annotated[str, Ref("checkpoint")]
 """A stage's name, the path of a model's folder, or `org/name[@revision]` on the Hugging Face hub."""
 DatasetRef = Annotated[str, Ref("dataset")]
 """A stage's name, or the path of a dataset's folder or of one `.jsonl` file."""
+DataPath = Annotated[str, Ref("path")]
+"""The path of a `.jsonl` file or a dataset's folder that the stage opens itself; its bytes count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class Reference:
 
     role: str
     """The field's dotted name: `model`, `data`, `task.path`."""
-    kind: Kind
+    kind: RefKind
     value: str
     """As written: a stage's name, a path or a Hugging Face id."""
     index: int | None = None
