@@ -116,7 +116,7 @@ def open_checkpoint(path: Path | str) -> Artifact:
 
     Raises `UsageError` with every missing, cut or damaged piece and the way out.
     """
-    folder = _folder(path, "checkpoint")
+    folder = _folder(Path(path).expanduser(), "checkpoint")
     manifest = _manifest_for(folder, "checkpoint")
     if problems := checkpoint_problems(folder):
         raise UsageError(f"'{path}' cannot be used as a checkpoint. {' '.join(problems)}")
@@ -125,26 +125,21 @@ def open_checkpoint(path: Path | str) -> Artifact:
 
 def open_dataset(path: Path | str) -> Artifact:
     """Open a dataset's folder or one `.jsonl` file; raises `UsageError` when no row can be in it."""
-    path = Path(path)
-    if not path.is_dir():
-        files, manifest = jsonl.parts(path), None
-    else:
-        manifest = _manifest_for(_folder(path, "dataset"), "dataset")
-        files = jsonl.parts(path)
+    path = Path(path).expanduser()
+    manifest = _manifest_for(_folder(path, "dataset"), "dataset") if path.is_dir() else None
+    files = jsonl.parts(path)
     if manifest is None and not any(file.stat().st_size for file in files):
         raise UsageError(f"The data '{path}' is empty. One JSON object per line is expected.")
     return Artifact(path, "dataset", manifest)
 
 
-def _folder(path: Path | str, kind: Kind) -> Path:
-    folder = Path(path)
+def _folder(folder: Path, kind: Kind) -> Path:
     if not folder.is_dir():
         what = "a file" if folder.exists() else "not there"
-        raise UsageError(f"A {kind}'s folder is expected, '{path}' is {what}. Check the path.")
+        raise UsageError(f"A {kind}'s folder is expected, '{folder}' is {what}. Check the path.")
     if versions := sorted(each.name for each in folder.iterdir() if _VERSION.fullmatch(each.name)):
-        raise UsageError(
-            f"'{path}' holds the versions of a stage. Give one of them: {', '.join(versions[-3:])}."
-        )
+        newest = ", ".join(versions[-3:])
+        raise UsageError(f"'{folder}' holds the versions of a stage. Give one of them: {newest}.")
     return folder
 
 
@@ -153,7 +148,16 @@ def _manifest_for(folder: Path, kind: Kind) -> Manifest | None:
     if manifest is None and (folder / MANIFEST).exists():
         raise UsageError(f"'{folder / MANIFEST}' is damaged. Copy the artifact again, or make it again.")
     if manifest is not None and manifest.kind != kind:
-        raise UsageError(f"'{folder}' is a {manifest.kind}, a {kind} is expected here.")
+        raise UsageError(
+            f"'{folder}' is a {manifest.kind}, a {kind} is expected here. Give another artifact."
+        )
+    # A lost shard would otherwise be read as a smaller dataset; `verify` looks closer.
+    for entry in manifest.files if manifest else ():
+        path = folder / entry.path
+        if not path.exists() or path.stat().st_size != entry.size:
+            raise UsageError(
+                f"'{path}' is missing or was changed. Copy the artifact again, or make it again."
+            )
     return manifest
 
 
@@ -217,24 +221,26 @@ class Store:
         """Publish a finished folder as the stage's next version; `version` and `files` are filled in.
 
         A folder inside the run is moved, one from outside is copied. A kill at any moment leaves the folder
-        where it was or the artifact whole. Raises `RunFailed` when the folder is no whole checkpoint or dataset, or
-        the disk is full.
+        where it was or the artifact whole. Raises `RunFailed` when the folder is no whole checkpoint or
+        dataset, or when the disk is full.
         """
         folder = Path(folder)
         _check_unpublished(stage, folder, manifest)
         partial = self._into_run(stage, folder)
         with jsonl.writing(self.root / stage):
+            for litter in partial.rglob(".*.tmp"):  # a kill in the middle of jsonl's replacing leaves these
+                litter.unlink()
             if manifest.kind == "dataset":
                 jsonl.write_text(partial / "README.md", dataset_card(partial, manifest))
             number = self._next_number(stage)
             whole = manifest.model_copy(update={"version": number, "files": seal(partial)})
-            jsonl.write_json(partial / MANIFEST, whole.model_dump(mode="json"))
+            jsonl.write_json(partial / MANIFEST, whole.model_dump())
             path = self.root / stage / f"v{number:03}-{whole.fingerprint[:8]}"
             if path.exists():
                 raise Conflict(f"'{path}' is already there: another process publishes in this run. Stop one.")
             os.rename(partial, path)
             jsonl.fsync_folder(path.parent)
-        artifact = Artifact(path, whole.kind, whole)
+        artifact = Artifact(path, whole.kind, load_manifest(path))
         record = _stat_record(artifact)
         if record is not None:
             record_stats(path, whole.files, record)
@@ -258,6 +264,13 @@ class Store:
         jsonl.write_text(memory, f"{number}\n")
         return number
 
+    def _may_move(self, folder: Path, target: Path) -> bool:
+        """Whether the folder is this run's unfinished work and lies where a rename reaches it."""
+        path = folder.resolve()
+        inside = path.is_relative_to(self.run_dir.resolve()) and not path.is_relative_to(self.root.resolve())
+        same_disk = path.stat().st_dev == target.stat().st_dev
+        return inside and same_disk and not any(each.is_symlink() for each in (folder, *folder.rglob("*")))
+
     def _into_run(self, stage: str, folder: Path) -> Path:
         """Return the folder itself when it can be moved, else a copy of it beside the versions."""
         target = self.root / stage
@@ -266,18 +279,26 @@ class Store:
             jsonl.fsync_folder(self.root)
             for stale in target.glob(".partial-*"):  # copies that a kill left; their originals are elsewhere
                 shutil.rmtree(stale)
-        inside = folder.resolve().is_relative_to(self.run_dir.resolve())
-        same_disk = folder.stat().st_dev == target.stat().st_dev
-        if inside and same_disk and not any(path.is_symlink() for path in (folder, *folder.rglob("*"))):
+        if self._may_move(folder, target):
             return folder
         partial = target / f".partial-{os.getpid()}"
         try:
-            with jsonl.writing(partial):
-                shutil.copytree(folder, partial)
-        except (RunFailed, shutil.Error):
+            _copy(folder, partial)
+        except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         return partial
+
+
+def _copy(folder: Path, target: Path) -> None:
+    """Copy what is not hidden; links, as in the Hugging Face cache, become what they point at."""
+    with jsonl.writing(target):
+        target.mkdir()
+        for path in walk(folder):
+            name = path.relative_to(folder)
+            if not any(part.startswith(".") for part in name.parts):
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, target / name)
 
 
 def _check_unpublished(stage: str, folder: Path, manifest: Manifest) -> None:
@@ -287,12 +308,10 @@ def _check_unpublished(stage: str, folder: Path, manifest: Manifest) -> None:
         raise ValueError(f"the manifest is of stage {manifest.stage!r}, not {stage!r}")
     if not folder.is_dir():
         raise RunFailed(f"Stage '{stage}' made nothing: there is no folder '{folder}'.")
-    if _VERSION.fullmatch(folder.name):
-        raise ValueError(f"{folder} is published already")
     if manifest.kind == "checkpoint" and (problems := checkpoint_problems(folder)):
         raise RunFailed(f"Stage '{stage}' made no whole checkpoint in '{folder}'. {' '.join(problems)}")
-    if manifest.kind == "dataset" and not list(folder.glob("part-*.jsonl")):
-        raise RunFailed(f"Stage '{stage}' made no dataset: '{folder}' has no part-*.jsonl.")
+    if manifest.kind == "dataset" and not any(part.stat().st_size for part in folder.glob("part-*.jsonl")):
+        raise RunFailed(f"Stage '{stage}' made no rows. What it left, rejects included, is in '{folder}'.")
 
 
 # --- Lineage
@@ -312,6 +331,20 @@ class Lineage:
     note: str = ""
     """`from outside`, `no longer there` or `replaced by other data`; empty when all is as recorded."""
     parents: tuple["Lineage", ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values, without the manifests' file lists and configs."""
+        of_manifest = {"kind", "verb", "seed", "metrics", "cost", "created"}
+        known = self.manifest.model_dump(mode="json", include=of_manifest) if self.manifest else {}
+        return {
+            "role": self.role,
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "path": str(self.path),
+            "note": self.note,
+            **known,
+            "parents": [parent.as_dict() for parent in self.parents],
+        }
 
 
 def lineage(artifact: Artifact) -> Lineage:

@@ -1,39 +1,119 @@
-"""The README.md of a dataset's folder."""
+"""The README.md of a dataset's folder, whose header makes `datasets.load_dataset` open it as it is."""
 
+from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from r1pipe import jsonl
 from r1pipe.manifest import Manifest
 
+Type = str | dict[str, Any] | None
+"""`int64`, `{"list": Type}`, `{"struct": {field: Type}}`, `json` for anything, None while all was null."""
+
+_INT64 = range(-(2**63), 2**63)
+
 
 def dataset_card(folder: Path, manifest: Manifest) -> str:
-    """Return the README.md of a dataset's folder.
+    """Return the card of a folder of rows.
 
-    Its header makes `datasets.load_dataset(folder)` read the parts and nothing else: by default the library
-    would take every .jsonl and .json of the folder, rejects and manifest included.
+    By default the library would take every .jsonl of the folder, rejects included, and guess the columns'
+    types from the first rows, then fail on a later part where a column that began with nulls or whole numbers
+    holds something else. So the header names the files and gives the types over all rows. A column that holds
+    different things, such as the gold answers of several tasks, is `json` there. (Where such a column holds
+    strings alone in one part, the library reads them as JSON: "12" becomes 12. Our own readers keep them.)
+
+    Nothing stands in it that could differ between two makings of the same rows.
     """
-    rows = sum(1 for _ in jsonl.iter_rows(folder))
-    made_from = (
-        "".join(f"- {parent.role}: {parent.name}\n" for parent in manifest.parents) or "- nothing else\n"
-    )
+    count = 0
+    columns: dict[str, Type] = {}
+    for row in jsonl.iter_rows(folder):
+        count += 1
+        for name, value in row.items():
+            columns[name] = _merge(columns.get(name), _type_of(value))
+    parts = [{"split": "train", "path": "part-*.jsonl"}]
+    header = {
+        "configs": [{"config_name": "default", "data_files": parts}],
+        "dataset_info": {"features": _fields(columns)},
+    }
+    return f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n{_text(folder, manifest, count)}"
+
+
+def _text(folder: Path, manifest: Manifest, rows: int) -> str:
+    parents = [
+        f"- {each.role}: {each.name.partition(' v')[0]} `{each.fingerprint[:8]}`" for each in manifest.parents
+    ]
     others = sorted(path.name for path in folder.glob("*.jsonl") if not path.name.startswith("part-"))
-    beside = f"\nBeside the rows, not loaded with them: {', '.join(others)}.\n" if others else ""
-    return f"""---
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: part-*.jsonl
----
-# {manifest.stage}
+    lines = [
+        f"# {manifest.stage}",
+        "",
+        f"{rows:,} rows, made by stage `{manifest.stage}` (`{manifest.verb}`) of r1pipe.",
+        f"Fingerprint `{manifest.fingerprint}`, seed {manifest.seed}.",
+        "",
+        "```python",
+        'datasets.load_dataset("path/of/this/folder", split="train")',
+        "```",
+        "",
+        "Made from:",
+        "",
+        *(parents or ["- nothing else"]),
+        *(["", f"Beside the rows, not loaded with them: {', '.join(others)}."] if others else []),
+    ]
+    return "\n".join(lines) + "\n"
 
-{rows:,} rows, made by stage `{manifest.stage}` (`{manifest.verb}`) of r1pipe {manifest.code_version}.
-Fingerprint `{manifest.fingerprint}`, seed {manifest.seed}.
 
-```python
-datasets.load_dataset("path/of/this/folder", split="train")
-```
+# --- Columns' types
 
-Made from:
 
-{made_from}{beside}"""
+def _type_of(value: Any) -> Type:
+    match value:
+        case None:
+            return None
+        case bool():
+            return "bool"
+        case int():
+            return "int64" if value in _INT64 else "json"
+        case float():
+            return "float64"
+        case str():
+            return "string"
+        case list():
+            return {"list": reduce(_merge, map(_type_of, value), None)}
+        case _:  # no key at all makes no struct
+            return {"struct": {key: _type_of(each) for key, each in value.items()}} if value else "json"
+
+
+def _merge(one: Type, other: Type) -> Type:
+    """Return the type that holds values of both."""
+    if one is None or one == other:
+        return other
+    if other is None:
+        return one
+    if {str(one), str(other)} == {"int64", "float64"}:
+        return "float64"
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        if "list" in one:
+            return {"list": _merge(one["list"], other["list"])}
+        # The library gives every row every field; rows with fields of their own stay as they are in a `json`.
+        if one["struct"].keys() == other["struct"].keys():
+            return {
+                "struct": {key: _merge(one["struct"][key], other["struct"][key]) for key in one["struct"]}
+            }
+    return "json"
+
+
+def _fields(types: Mapping[str, Type]) -> list[dict[str, Any]]:
+    """Return the types as the library's cards write them."""
+    return [{"name": name, **_feature(each)} for name, each in types.items()]
+
+
+def _feature(type_: Type) -> dict[str, Any]:
+    if isinstance(type_, dict) and "struct" in type_:
+        return {"struct": _fields(type_["struct"])}
+    if isinstance(type_, dict):
+        inner = _feature(type_["list"])
+        # Directly inside a list the library's cards leave out the words `dtype` and `struct`.
+        return {"list": inner.get("dtype") or inner.get("struct") or inner}
+    return {"dtype": type_ or "string"}

@@ -94,7 +94,7 @@ def _shard_problems(folder: Path) -> list[str]:
             tensors |= {(name, shard) for name in header}
     if absent := [] if problems else sorted(set(weight_map.items()) - tensors):
         problems.append(
-            f"Its shards lack {len(absent)} tensors of the index, e.g. {absent[0]}. {_DOWNLOAD_AGAIN}"
+            f"Its shards lack {len(absent)} tensors of the index, e.g. {absent[0][0]}. {_DOWNLOAD_AGAIN}"
         )
     return problems
 
@@ -132,6 +132,8 @@ def _read_json(path: Path) -> Any:
     except FileNotFoundError:
         link = " is a link to nowhere" if path.is_symlink() else " is missing"
         return f"Its {path.name}{link}. {_DOWNLOAD_AGAIN}"
+    except OSError as error:
+        return f"Its {path.name} cannot be read: {error.strerror}."
     if text.startswith(_LFS_POINTER):
         return _lfs(path)
     try:
@@ -164,11 +166,14 @@ def _safetensors_header(path: Path) -> dict[str, Any] | str:
             end = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
         except (ValueError, AttributeError, KeyError, TypeError, IndexError):
             return f"Its {path.name} has a damaged header. {_DOWNLOAD_AGAIN}"
-    return tensors if size >= end else _cut(path, size, end)
+    return tensors if size == end else _cut(path, size, end)
 
 
 def _cut(path: Path, size: int, expected: int) -> str:
-    return f"Its {path.name} is cut short: {size:,} bytes of at least {expected:,}. {_DOWNLOAD_AGAIN}"
+    what = "is cut short" if size < expected else "is damaged"
+    return (
+        f"Its {path.name} {what}: it has {size:,} bytes, its header speaks of {expected:,}. {_DOWNLOAD_AGAIN}"
+    )
 
 
 def _lfs(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,8 +46,8 @@ def seal(folder: Path) -> tuple[FileEntry, ...]:
 def check_files(folder: Path, files: Iterable[FileEntry], record: Path | None, *, deep: bool) -> list[str]:
     """Return what is wrong with a folder's files, one sentence each.
 
-    A file is read again when `deep` is set or when its (inode, mtime, size) are not those in `record`, as after
-    the run was copied to another disk; `record` is then brought up to date. Without one all files are read.
+    A file is read again when `deep` is set or when its (inode, mtime, size) are not those in `record`, as
+    after the run was copied to another disk; then `record` is brought up to date. Without one all are read.
     """
     known = {} if deep or record is None else _read_record(record)
     stats: dict[str, Stat] = {}
@@ -66,16 +66,16 @@ def check_files(folder: Path, files: Iterable[FileEntry], record: Path | None, *
         else:
             stats[entry.path] = stat
     if record is not None and stats != known and not problems:
-        write_record(record, stats)
+        _write_record(record, stats)
     return problems
 
 
 def record_stats(folder: Path, files: Iterable[FileEntry], record: Path) -> None:
     """Note the files' (inode, mtime, size), to be called right after they were hashed."""
-    write_record(record, {entry.path: _stat(folder / entry.path) for entry in files})
+    _write_record(record, {entry.path: _stat(folder / entry.path) for entry in files})
 
 
-def write_record(record: Path, stats: dict[str, Stat]) -> None:
+def _write_record(record: Path, stats: Mapping[str, Stat]) -> None:
     """Write a record; where that is not possible the files are read again next time, nothing worse."""
     with suppress(RunFailed):
         jsonl.write_json(record, stats)

@@ -6,6 +6,7 @@ can leave half-written, the journal's last, is repaired on opening.
 """
 
 import errno
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,12 +50,25 @@ def dumps(obj: Any) -> bytes:
     Dataclasses, dates, enums and numpy numbers are understood; NaN and infinities become null, since JSON has
     none. Raises `TypeError` on anything else.
     """
-    return orjson.dumps(obj, option=orjson.OPT_SERIALIZE_NUMPY)
+    try:
+        return orjson.dumps(obj, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:  # orjson stops at 64 bits, answers in number theory do not
+        return json.dumps(obj, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def loads(text: bytes | str) -> Any:
-    """Parse JSON; raises `ValueError`."""
-    return orjson.loads(text)
+    """Parse JSON; raises `ValueError`. Integers are exact, however long."""
+    found = orjson.loads(text)
+    return json.loads(text) if _may_be_rounded(found) else found
+
+
+def _may_be_rounded(found: Any) -> bool:
+    """Whether it holds a float so large that orjson may have made it of an integer beyond 64 bits."""
+    if isinstance(found, float):
+        return abs(found) >= 2**63
+    if isinstance(found, dict):
+        return any(map(_may_be_rounded, found.values()))
+    return isinstance(found, list) and any(map(_may_be_rounded, found))
 
 
 # --- Reading
@@ -106,7 +120,7 @@ def iter_rows(path: Path | str) -> Iterator[Row]:
 
 def _scan(path: Path | str, require: Sequence[str]) -> Iterator[Row | BadRow]:
     for part in parts(path):
-        with open(part, "rb") as file:
+        with _opened(part) as file:
             for number, line in enumerate(file, start=1):
                 if number == 1:
                     line = line.removeprefix(b"\xef\xbb\xbf")  # some editors begin UTF-8 files with this mark
@@ -119,11 +133,18 @@ def _scan(path: Path | str, require: Sequence[str]) -> Iterator[Row | BadRow]:
                         yield row
 
 
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise UsageError(f"The data file '{path}' cannot be read: {error.strerror}.") from error
+
+
 def _parse(line: bytes, require: Sequence[str] = ()) -> Row | str:
     """Return the row, or the reason why the line is none."""
     try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
+        row = loads(line)
+    except ValueError as error:
         cut = "" if line.endswith(b"\n") else "; the file ends in the middle of a line"
         return f"not JSON ({error}){cut}"
     if not isinstance(row, dict):
@@ -185,6 +206,14 @@ def write_json(path: Path | str, obj: Any) -> None:
         file.write(text)
 
 
+def write_rows(path: Path | str, rows: Iterable[Row | BadRow]) -> int:
+    """Write or replace one file of rows in one step; return their number. Takes lines set aside as well."""
+    written = [dumps(row) + b"\n" for row in rows]
+    with _replacing(Path(path)) as file:
+        file.writelines(written)
+    return len(written)
+
+
 def write_shards(folder: Path | str, rows: Iterable[Row], *, rows_per_shard: int = 10_000) -> int:
     """Write rows as `part-00000.jsonl`, `part-00001.jsonl`, … and return their number.
 
@@ -196,10 +225,8 @@ def write_shards(folder: Path | str, rows: Iterable[Row], *, rows_per_shard: int
     total = 0
     for number, batch in enumerate(_batches(rows, rows_per_shard)):
         path = folder / f"part-{number:05}.jsonl"
-        with _replacing(path) as file:
-            file.writelines(dumps(row) + b"\n" for row in batch)
+        total += write_rows(path, batch)
         names.add(path.name)
-        total += len(batch)
     with writing(folder):
         for stale in folder.glob("part-*.jsonl"):
             if stale.name not in names:
