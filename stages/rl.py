@@ -1,4 +1,4 @@
-"""Reinforcement learning by GRPO with rewards from rules: R1-Zero from a base, the reasoner from a cold start."""
+"""Reinforcement learning by GRPO, with rewards from rules."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from r1pipe import jsonl
-from r1pipe.errors import UsageError
+from r1pipe.errors import RunFailed, UsageError
 from r1pipe.prompting import Template, opens_thinking, parse, render
-from r1pipe.rewards import Reward, RewardInput, RewardName, make_rewards
+from r1pipe.rewards import LanguageWhen, Reward, RewardInput, RewardName, make_rewards
 from r1pipe.rollout import Rollout
 from r1pipe.stage import NEUTRAL, CheckpointRef, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import Item, Task, TaskSpec, mixture
@@ -43,6 +42,10 @@ _TRL_NAMES: Final = {
 """GRPOConfig's options that the stage's own fields set."""
 
 
+_MISTAKES: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What a judge or a reward with a mistake in it raises."""
+
+
 class Config(StageConfig):
     """What the `rl` stage reads from a recipe. One optimiser step learns from one fresh rollout."""
 
@@ -58,6 +61,9 @@ class Config(StageConfig):
     """The named rewards and the weight of each in the sum."""
     language: str = "en"
     """The language that the reward `language` asks the thinking to keep to."""
+    language_when: LanguageWhen = "correct"
+    """Whether the reward `language` is only for right answers (`correct`) or for all (`always`, as the paper
+    adds it)."""
     group_size: int = Field(default=8, ge=2)
     """Completions per prompt; a completion's advantage is measured against its group."""
     prompts_per_step: int = Field(default=32, ge=1)
@@ -65,11 +71,13 @@ class Config(StageConfig):
     steps: int = Field(default=100, ge=1)
     """Optimiser steps."""
     learning_rate: float = Field(default=1e-6, gt=0)
-    """AdamW's, constant unless `trainer.lr_scheduler_type` says otherwise. What matters most; see the README."""
+    """AdamW's, constant unless `trainer.lr_scheduler_type` says otherwise. What matters most; see the
+    README."""
     kl: float = Field(default=0.0, ge=0)
     """Weight of the KL term against the reference model; 0 loads no reference. The paper: 0.001."""
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
-    """How token losses add up: `grpo` averages each completion first, `dapo` averages over all tokens of the step."""
+    """How token losses add up: `grpo` averages each completion first, `dapo` averages over all tokens of the
+    step."""
     scale_rewards: Literal["none", "group", "batch"] = "none"
     """What advantages are divided by: nothing, the spread of the group (the paper), or that of the batch."""
     temperature: float = Field(default=1.0, gt=0)
@@ -90,8 +98,8 @@ class Config(StageConfig):
         completions = self.prompts_per_step * self.group_size
         if completions % self.micro_batch:
             raise ValueError(
-                f"prompts_per_step x group_size = {completions} completions cannot be cut into micro-batches of "
-                f"micro_batch = {self.micro_batch}; choose a divisor of {completions}"
+                f"prompts_per_step x group_size = {completions} completions cannot be cut into micro-batches "
+                f"of micro_batch = {self.micro_batch}; choose a divisor of {completions}"
             )
         return self
 
@@ -113,6 +121,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     from r1pipe.train import grpo, models
 
     model, tokenizer = models.open_model(inputs.one("model").path)
+    rewards = make_rewards(config.rewards, language=config.language, language_when=config.language_when)
     asked = Asked(config, tokenizer, seed=work.seed, context=models.context_of(model))
     if asked.set_aside:
         work.say(f"{len(asked.set_aside)} prompts are too long for the context and were set aside.")
@@ -120,14 +129,14 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
         model,
         tokenizer,
         asked.prompts,
-        Judge(asked.items, tokenizer, make_rewards(config.rewards, language=config.language)),
-        config.rewards,
+        Judge(asked.items, tokenizer, rewards),
+        {str(name): weight for name, weight in config.rewards.items()},
         TransformersEngine(model, eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id),
         _options(config),
         work,
     )
     folder = models.publish(model, tokenizer, work.dir / "published")
-    models.publish_set_aside(folder, asked.set_aside.values())
+    models.publish_set_aside(folder, list(asked.set_aside.values()))
     metrics = {**trained.metrics, "set_aside": len(asked.set_aside)}
     return Outcome("checkpoint", folder, metrics, tokens=trained.tokens)
 
@@ -144,11 +153,13 @@ def _options(config: Config) -> dict[str, Any]:
 class Asked:
     """The prompts of a whole training in the order they are asked, and what each was made from."""
 
-    def __init__(self, config: Config, tokenizer: "PreTrainedTokenizerBase", *, seed: int, context: int) -> None:
+    def __init__(
+        self, config: Config, tokenizer: "PreTrainedTokenizerBase", *, seed: int, context: int
+    ) -> None:
         """Render and tokenise `steps` x `prompts_per_step` prompts.
 
-        One that leaves no room for `max_new_tokens` within the model's `context` is set aside; the others are then
-        asked again in its place. Raises `UsageError` when none is left.
+        One that leaves no room for `max_new_tokens` within the model's `context` is set aside; the others are
+        then asked again in its place. Raises `UsageError` when none is left.
         """
         from r1pipe.train.grpo import Prompt
 
@@ -162,12 +173,13 @@ class Asked:
             if len(token_ids) <= room:
                 fitting.append((task, item, text, token_ids))
             else:
-                reason = f"prompt of {len(token_ids)} tokens, {context} in the context less max_new_tokens is {room}"
+                reason = f"the prompt has {len(token_ids)} tokens, and max_new_tokens leaves room for {room}"
                 self.set_aside[item.id] = {"id": item.id, "task": task.name, "reason": reason, "prompt": text}
         if not fitting:
             raise UsageError(
-                f"All {len(self.set_aside)} prompts are too long: a context of {context} tokens less max_new_tokens = "
-                f"{config.max_new_tokens} leaves {room}. Set `max_new_tokens` lower or use a model with more context."
+                f"All {len(self.set_aside)} prompts are too long: a context of {context} tokens less "
+                f"max_new_tokens = {config.max_new_tokens} leaves {room} for them. "
+                "Set `max_new_tokens` lower, or start from a model with a longer context."
             )
         again = islice(epochs_of(len(fitting), seed), needed - len(fitting))
         order = [*range(len(fitting)), *again]
@@ -189,7 +201,8 @@ class Judge:
         self.rewards = rewards
 
     def __call__(self, batch: "Sequence[tuple[Prompt, Rollout]]") -> "list[Judgement]":
-        """Judge a generation batch, in order. Raises `RunFailed` with the item that a judge or reward failed on."""
+        """Judge a generation batch, in order. Raises `RunFailed` with the item that a judge or reward failed
+        on."""
         texts = decode_completions(self.tokenizer, [rollout.token_ids for _, rollout in batch])
         return [
             self._judge(prompt, rollout, text) for (prompt, rollout), text in zip(batch, texts, strict=True)
@@ -201,9 +214,13 @@ class Judge:
         task, item = self.items[prompt.row]
         opened = opens_thinking(prompt.text)
         completion = Completion(text, opened, rollout.finish == "length", len(rollout.token_ids))
-        verdict = task.judge(item, completion)
-        given = RewardInput(item, completion, parse(text, opened), verdict)
-        return Judgement(
-            {name: reward(given) for name, reward in self.rewards.items()},
-            verdict.passed if verdict.decided else None,
-        )
+        try:
+            verdict = task.judge(item, completion)
+            given = RewardInput(item, completion, parse(text, opened), verdict)
+            rewards = {name: reward(given) for name, reward in self.rewards.items()}
+        except _MISTAKES as error:
+            raise RunFailed(
+                f"Judging item {item.id!r} of {task.name!r} failed with {type(error).__name__}: {error}. "
+                f"The completion was {text!r}. No reward was made up for it; the last checkpoint is kept."
+            ) from error
+        return Judgement(rewards, verdict.passed if verdict.decided else None)

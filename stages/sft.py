@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the cold start, and the training on verified traces that begins from the base again."""
+"""Supervised fine-tuning: the cold start, and the training on verified traces from the base again."""
 
 from r1pipe.stage import Inputs, Outcome, Work
 from r1pipe.train import supervised

@@ -20,8 +20,9 @@ Row = dict[str, Any]
 class Watch(TrainerCallback):
     """Ties a trainer to the `work` handle of the stage it runs in.
 
-    It turns the trainer's logs into rows, reports progress, seals each checkpoint after `keep` has put into it what
-    the trainer leaves out, and stops at the next step that can be resumed from when the user asks to stop.
+    It turns the trainer's logs into rows, reports progress, seals each checkpoint after `keep` has put into
+    it what the trainer leaves out, and stops at the next step that can be resumed from when the user asks to
+    stop.
     """
 
     def __init__(
@@ -95,8 +96,8 @@ def require_finite(name: str, value: float, step: int, folder: Path) -> None:
     """Stop a training whose numbers have left the reals, before they reach the weights or a checkpoint."""
     if not math.isfinite(value):
         raise RunFailed(
-            f"The {name} became {value} at step {step}, so the training was stopped. The last good checkpoint is kept "
-            f"in {folder}. Lower `learning_rate`, or set `trainer.max_grad_norm` lower, and run again."
+            f"The {name} became {value} at step {step}, so the training was stopped. The last good "
+            f"checkpoint is in {folder}. Set `learning_rate` or `trainer.max_grad_norm` lower and run again."
         )
 
 

@@ -1,7 +1,7 @@
 """Trainer checkpoints that are whole or not there.
 
-The Trainer writes a checkpoint file by file, so a kill leaves half of one behind that looks like any other. A folder
-counts here only when it holds a marker that was written last and names every file with its size.
+The Trainer writes a checkpoint file by file, so a kill leaves half of one behind that looks like any other. A
+folder counts here only when it holds a marker that was written last and names every file with its size.
 """
 
 import json

@@ -1,6 +1,7 @@
 """Seeds that depend on what is being drawn, not on what was drawn before it.
 
-A run that was interrupted and one that was not then draw the same numbers. Plain Python: nothing here imports torch.
+A run that was interrupted and one that was not then draw the same numbers. Plain Python: nothing here imports
+torch.
 """
 
 import hashlib
@@ -24,11 +25,13 @@ def epochs_of(count: int, seed: int) -> Iterator[int]:
         epoch += 1
 
 
-def bucketed(order: Sequence[int], lengths: Sequence[int], batch: int, seed: int, window: int = 32) -> list[int]:
+def bucketed(
+    order: Sequence[int], lengths: Sequence[int], batch: int, seed: int, window: int = 32
+) -> list[int]:
     """Reorder rows so that a batch holds rows of about one length and little of it is padding.
 
-    Rows move at most `window` batches from where `order` put them, and the batches of a window are shuffled, so the
-    order stays random where it matters. Every entry of `order` is kept.
+    Rows move at most `window` batches from where `order` put them, and the batches of a window are shuffled,
+    so the order stays random where it matters. Every entry of `order` is kept.
     """
     result: list[int] = []
     for start in range(0, len(order), batch * window):

@@ -37,7 +37,8 @@ class Examples:
 
     kept: list[Example] = field(default_factory=list)
     set_aside: list[dict[str, Any]] = field(default_factory=list)
-    """Each with its `path`, the `reason`, the row, and its `line` (not JSON) or `index` among the rows that are."""
+    """Each with its `path`, the `reason`, the row, and its `line` (not JSON) or `index` among the rows that
+    are."""
 
     def read(
         self,
@@ -50,9 +51,9 @@ class Examples:
     ) -> None:
         """Add the rows of a dataset's folder or `.jsonl` file, or `limit` of them drawn by the seed.
 
-        A row is `{"prompt", "completion"}`, both text and the prompt already rendered, or `{"messages"}` whose last
-        one is the assistant's. A broken row, and one longer than `context` tokens, is set aside: a trace that is cut
-        would teach to stop in the middle.
+        A row is `{"prompt", "completion"}`, both text and the prompt already rendered, or `{"messages"}`
+        whose last one is the assistant's. A broken row, and one longer than `context` tokens, is set aside: a
+        trace that is cut would teach to stop in the middle.
         """
         rows, bad = jsonl.read_rows(path)
         self.set_aside += [{"path": b.path, "line": b.line, "reason": b.reason, "row": b.text} for b in bad]
@@ -65,10 +66,10 @@ class Examples:
                 usable.append(made)
             else:
                 self.set_aside.append({"path": str(path), "index": index, "reason": made, "row": row})
-        if limit is None or limit >= len(usable):
-            self.kept += usable
-        else:
-            self.kept += [usable[i] for i in islice(epochs_of(len(usable), derive_seed(seed, "limit")), limit)]
+        if limit is not None and limit < len(usable):
+            drawn = islice(epochs_of(len(usable), derive_seed(seed, "limit")), limit)
+            usable = [usable[index] for index in drawn]
+        self.kept += usable
 
 
 def example(row: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase") -> Example | str:
@@ -116,6 +117,7 @@ def reasons(set_aside: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """How many rows were set aside for each reason, without the particulars of a row."""
     counts: dict[str, int] = {}
     for row in set_aside:
-        reason = "longer than the context" if "context holds" in row["reason"] else row["reason"].partition(" (")[0]
+        reason = "longer than the context" if "context holds" in row["reason"] else row["reason"]
+        reason = reason.partition(" (")[0]
         counts[reason] = counts.get(reason, 0) + 1
     return counts

@@ -2,12 +2,14 @@
 
 What is added to `trl.GRPOTrainer`, each in one place:
 
-- rollouts come from an `Engine` and are seeded by (run seed, step), so a resumed run draws what it would have drawn;
+- rollouts come from an `Engine` and are seeded by (run seed, step), so a resumed run draws what it would have
+  drawn;
 - a completion is judged once, where it is generated, and every named reward is read off that one judgement;
 - `packed` gives a micro-batch completions of like length and cuts it to its own longest row;
 - a checkpoint also keeps the reference model, which TRL forgets when `sync_ref_model` has replaced it.
 
-GRPO: DeepSeekMath (arXiv 2402.03300) section 4.1; rewards by rule and their use: DeepSeek-R1 (2501.12948) section 2.2.
+GRPO: DeepSeekMath (arXiv 2402.03300) section 4.1; rewards by rule and their use: DeepSeek-R1 (2501.12948)
+section 2.2.
 """
 
 import math
@@ -88,8 +90,8 @@ def train(
     """Train `model` in place, one group of completions for each of `prompts`, in their order.
 
     `options` are `GRPOConfig`'s fields; `weights` name the rewards that add up. Goes on from the newest whole
-    checkpoint in `work.dir / "trainer"`. Raises `Interrupted` after a stop that was asked for, `RunFailed` when a
-    number is no longer finite.
+    checkpoint in `work.dir / "trainer"`. Raises `Interrupted` after a stop that was asked for, `RunFailed`
+    when a number is no longer finite.
     """
     args = GRPOConfig(**(defaults(work) | _DEFAULTS | dict(options)), reward_weights=list(weights.values()))
     boundary = boundary_of(args)
@@ -111,7 +113,7 @@ def train(
 
 
 def boundary_of(args: GRPOConfig) -> int:
-    """Optimiser steps between two points with no completion left over from a generation: only there is a resume exact."""
+    """Optimiser steps between two points where no completion is left over: only there is a resume exact."""
     micro_batches = args.steps_per_generation * args.num_iterations
     return math.lcm(micro_batches, args.gradient_accumulation_steps) // args.gradient_accumulation_steps
 
@@ -152,7 +154,8 @@ class Policy(Guarded, GRPOTrainer):
         self.rows: list[int] = []  # the prompt of each completion of the present generation
         self.spent = {"generation": 0.0, "reward": 0.0}  # seconds since the last metrics row
         self.tokens = 0  # completion tokens since then
-        self._trimmed: list[Micro] | None = None
+        self._buffered_inputs: list[Micro] | None = None  # TRL's: the micro-batches of this generation
+        self._trimmed: list[Micro] | None = None  # the same list, once it has been packed
 
     def _generate_and_score_completions(self, inputs: list[Micro]) -> Micro:
         # TRL hands the prompts' text to `rollout_func`, not their rows.
@@ -163,8 +166,7 @@ class Policy(Guarded, GRPOTrainer):
         """Generate and judge one completion for each of `self.rows`; what TRL wants from a `rollout_func`."""
         began = time.perf_counter()
         prompts = [self.prompts[row] for row in self.rows]
-        seed = derive_seed(self.args.seed, "rollout", self.state.global_step, self.accelerator.process_index)
-        completions = self.engine.generate([p.token_ids for p in prompts], self.sampling, seed=seed)
+        completions = self.engine.generate([p.token_ids for p in prompts], self.sampling, seed=self._seed())
         generated = time.perf_counter()
         judgements = self.judge(list(zip(prompts, completions, strict=True)))
         self.spent["generation"] += generated - began
@@ -177,6 +179,13 @@ class Policy(Guarded, GRPOTrainer):
             "logprobs": None,
             "judgement": judgements,
         }
+
+    def _seed(self) -> int:
+        """Of this generation: a function of the run's seed and of how many micro-batches came before."""
+        accumulated = self.args.gradient_accumulation_steps
+        # TRL's own counter starts anew after a resume; the optimiser's step does not.
+        micro_batches = self.state.global_step * accumulated + self._step % accumulated
+        return derive_seed(self.args.seed, "rollout", micro_batches, self.accelerator.process_index)
 
     def _count(self, judgements: Sequence[Judgement]) -> None:
         """Log what TRL does not: right answers, undecided ones, and groups that teach nothing."""
@@ -195,19 +204,19 @@ class Policy(Guarded, GRPOTrainer):
         return sum(given) if given else None
 
     def _prepare_inputs(self, generation_batch: Any) -> Micro:
-        inputs = super()._prepare_inputs(generation_batch)
-        if not self.model.training:
+        inputs: Micro = super()._prepare_inputs(generation_batch)
+        if not self.model.training or self._buffered_inputs is None:
             return inputs
         if self._buffered_inputs is not self._trimmed:  # a new generation was cut into micro-batches
             self._buffered_inputs = self._trimmed = packed(self._buffered_inputs, self._window())
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _window(self) -> int:
-        """Micro-batches that rows may move between: those of one optimiser step, or 1 where it matters who is where."""
-        per_micro_batch = self._entropy_bonus_enabled or self.top_entropy_quantile < 1 or self.aux_loss_enabled
+        """Micro-batches that rows may move between: those of one step, or 1 where it matters who is where."""
+        shared = self._entropy_bonus_enabled or self.top_entropy_quantile < 1 or self.aux_loss_enabled
         accumulated, generated = self.args.gradient_accumulation_steps, self.args.steps_per_generation
         aligned = generated % accumulated == 0 or accumulated % generated == 0
-        return accumulated if aligned and self.loss_type in ORDER_FREE_LOSSES and not per_micro_batch else 1
+        return accumulated if aligned and self.loss_type in ORDER_FREE_LOSSES and not shared else 1
 
     def row(self, logs: Row, seconds: float) -> Row:
         """The metrics of the steps since the last row."""
@@ -249,9 +258,10 @@ class Policy(Guarded, GRPOTrainer):
 def packed(micro_batches: Sequence[Micro], window: int) -> list[Micro]:
     """Sort completions by length within every `window` micro-batches, and cut each to its own longest row.
 
-    TRL pads all completions of a generation to the longest of them. `window` is the number of micro-batches whose
-    gradients are summed before the weights change, or 1 where a loss depends on which rows stand together. The loss and
-    its gradient are those of the uncut micro-batches: only columns that no row of a micro-batch attends to go.
+    TRL pads all completions of a generation to the longest of them. `window` is the number of micro-batches
+    whose gradients are summed before the weights change, or 1 where a loss depends on which rows stand
+    together. The loss and its gradient are those of the uncut micro-batches: only columns that no row of a
+    micro-batch attends to go.
     """
     result = []
     for group in _batched(micro_batches, window):
@@ -265,11 +275,13 @@ def packed(micro_batches: Sequence[Micro], window: int) -> list[Micro]:
 def trim(micro: Micro) -> Micro:
     """Cut the columns left of the longest prompt and right of the longest completion.
 
-    Tensors are [rows, prompt] for names that start with "prompt", [rows, completion] for every other one of two
-    dimensions; [rows] and scalars stay. A column is kept while any row has a token in it, and at least one always is.
+    Tensors are [rows, prompt] for names that start with "prompt", [rows, completion] for every other one of
+    two dimensions; [rows] and scalars stay. A column is kept while any row has a token in it, and at least
+    one always is.
     """
     prompt = max(1, int(micro["prompt_mask"].sum(1).max()))
-    # A truncated completion can be masked out whole and still have tokens, so length is read off the last kept column.
+    # A truncated completion can be masked out whole and still have tokens, so length is read off the last
+    # kept column.
     kept = micro["completion_mask"].any(0).nonzero()
     completion = int(kept[-1]) + 1 if len(kept) else 1
     columns = micro["completion_mask"].shape[1]
@@ -279,7 +291,8 @@ def trim(micro: Micro) -> Micro:
             return value
         if key.startswith("prompt"):
             return value[:, -prompt:]
-        return value[:, :completion] if value.shape[1] == columns else value  # [rows, 1]: one ratio a sequence
+        # [rows, 1] is one importance ratio for a whole sequence.
+        return value[:, :completion] if value.shape[1] == columns else value
 
     return {key: cut(key, value) for key, value in micro.items()}
 

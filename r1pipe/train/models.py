@@ -1,12 +1,14 @@
 """Opening a checkpoint to train it, and writing the one that is published."""
 
-from collections.abc import Iterable, Mapping
+import logging
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 from r1pipe import jsonl
 from r1pipe.errors import UsageError
@@ -21,11 +23,12 @@ def open_model(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBas
     Training keeps float32 weights everywhere; on a GPU the forward pass runs in bfloat16 by autocast. Raises
     `UsageError` when the tokenizer has no EOS, since a model that cannot end its answer cannot be trained to.
     """
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    _hush()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.eos_token_id is None:
-        raise UsageError(f"The tokenizer in {folder} has no EOS token. Set `eos_token` in its tokenizer_config.json.")
+        raise UsageError(
+            f"The tokenizer in {folder} has no EOS token. Set `eos_token` in its tokenizer_config.json."
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -40,7 +43,8 @@ def context_of(model: "PreTrainedModel") -> int:
 def publish(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> Path:
     """Write weights, config, generation config and tokenizer as `from_pretrained` and vLLM open them.
 
-    The generation config ends at the tokenizer's EOS and at every other end the model already knew (an end of turn).
+    The generation config ends at the tokenizer's EOS and at every other end the model already knew (an end of
+    turn).
     """
     known = model.generation_config.eos_token_id if model.generation_config is not None else None
     ends = known if isinstance(known, list) else [known] if known is not None else []
@@ -61,8 +65,16 @@ def publish(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", fold
     return folder
 
 
-def publish_set_aside(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Keep beside a checkpoint what it was not trained on, a reason in each row; nothing is written for no rows."""
-    lines = [jsonl.dumps(dict(row)).decode() + "\n" for row in rows]
-    if lines:
-        jsonl.write_text(folder / "set-aside.jsonl", "".join(lines))
+def publish_set_aside(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Keep beside a checkpoint what it was not trained on, a reason in each row; nothing is written for no
+    rows."""
+    if rows:
+        jsonl.write_rows(folder / "set-aside.jsonl", rows)
+
+
+def _hush() -> None:
+    """Keep the libraries' bars and advice off the terminal: what matters there the stage says itself."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("trl").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

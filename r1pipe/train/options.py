@@ -11,7 +11,7 @@ OWNED = {
     "resume_from_checkpoint": "a stopped stage goes on by itself",
     "seed": "the recipe has one seed; set `seed` at its top",
     "data_seed": "the recipe has one seed; set `seed` at its top",
-    "report_to": "r1pipe reports nothing to anybody; rows are in metrics/<stage>.jsonl",
+    "report_to": "nothing is reported to anybody; see metrics/<stage>.jsonl",
     "push_to_hub": "a stage publishes an artifact in the run's folder",
     "save_strategy": "set `save_every` on the stage",
     "save_only_model": "a stage must be able to go on",
@@ -34,7 +34,9 @@ def problems(config_class: type, options: Mapping[str, Any], renamed: Mapping[st
         elif key in OWNED:
             found.append(f"trainer.{key} cannot be set: {OWNED[key]}")
         elif key not in known:
-            found.append(f"trainer.{key}: {config_class.__name__} has no such option{_hint(key, known, renamed)}")
+            found.append(
+                f"trainer.{key}: {config_class.__name__} has no such option{_hint(key, known, renamed)}"
+            )
     return found
 
 
@@ -43,4 +45,6 @@ def _hint(key: str, known: set[str], renamed: Mapping[str, str]) -> str:
     if not near:
         return ""
     field = renamed.get(near[0], near[0] if near[0] in renamed.values() else None)
-    return f"; did you mean {near[0]!r}?" if field is None else f"; did you mean `{field}`, on the stage itself?"
+    return (
+        f"; did you mean {near[0]!r}?" if field is None else f"; did you mean `{field}`, on the stage itself?"
+    )

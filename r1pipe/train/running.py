@@ -28,7 +28,9 @@ class Trained:
 class Guarded(Trainer):
     """A trainer that stops at a loss or gradient that is not finite, before it reaches the weights."""
 
-    def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+    def training_step(
+        self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
         """As the trainer's own; raises `RunFailed` on a loss that is not finite."""
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         self._require_finite("loss", loss.item())
@@ -63,7 +65,8 @@ def defaults(work: "Work") -> dict[str, Any]:
 def run(trainer: Trainer, watch: Watch) -> None:
     """Train to the end, from the newest whole checkpoint if there is one.
 
-    Raises `Interrupted` when the user asked to stop: a checkpoint has been written, and the next call goes on from it.
+    Raises `Interrupted` when the user asked to stop: a checkpoint has been written, and the next call goes on
+    from it.
     """
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
@@ -71,4 +74,6 @@ def run(trainer: Trainer, watch: Watch) -> None:
     trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     if watch.stopped:
         done, of = trainer.state.global_step, trainer.state.max_steps
-        raise Interrupted(f"Stage '{watch.work.name}' stopped after step {done} of {of}. Run it again to go on.")
+        raise Interrupted(
+            f"Stage '{watch.work.name}' stopped after step {done} of {of}. Run it again to go on."
+        )

@@ -1,9 +1,10 @@
 """Supervised fine-tuning by TRL's trainer, on examples that are already tokens.
 
-What is added to `trl.SFTTrainer`: batches of like length whose order is a function of the seed alone, so that a
-resumed run sees the rest of the same sequence, and the guard against numbers that are not finite.
+What is added to `trl.SFTTrainer`: batches of like length whose order is a function of the seed alone, so that
+a resumed run sees the rest of the same sequence, and the guard against numbers that are not finite.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -31,9 +32,17 @@ _DEFAULTS = {
 
 def order(examples: Sequence[Example], epochs: float, batch: int, seed: int) -> list[int]:
     """Which example stands where: every epoch a permutation of its own, batches of like length."""
-    shuffled = islice(epochs_of(len(examples), derive_seed(seed, "sft")), round(len(examples) * epochs))
     lengths = [len(example.token_ids) for example in examples]
-    return bucketed(list(shuffled), lengths, batch, seed)
+    stream = epochs_of(len(examples), derive_seed(seed, "sft"))
+    result: list[int] = []
+    carried: list[int] = []  # what filled no batch; it goes first in the next epoch
+    for epoch in range(math.ceil(epochs)):
+        # Batches are made within an epoch: over several, a row would share its batch with its own copies.
+        rows = carried + list(islice(stream, round(len(examples) * min(1, epochs - epoch))))
+        whole = len(rows) // batch * batch
+        carried = rows[whole:]
+        result += bucketed(rows[:whole], lengths, batch, derive_seed(seed, "batches", epoch))
+    return result + carried
 
 
 def train(
@@ -47,8 +56,8 @@ def train(
 ) -> Trained:
     """Train `model` in place on `examples`, `batch` of them per optimiser step.
 
-    `options` are `SFTConfig`'s fields. Goes on from the newest whole checkpoint in `work.dir / "trainer"`. Raises
-    `Interrupted` after a stop that was asked for, `RunFailed` when a number is no longer finite.
+    `options` are `SFTConfig`'s fields. Goes on from the newest whole checkpoint in `work.dir / "trainer"`.
+    Raises `Interrupted` after a stop that was asked for, `RunFailed` when a number is no longer finite.
     """
     rows = order(examples, epochs, batch, work.seed)
     dataset = Dataset.from_dict(

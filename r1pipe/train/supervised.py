@@ -1,4 +1,5 @@
-"""What the stages that learn from given completions share: their config and their run. Nothing here imports torch."""
+"""What the stages that learn from given completions share: their config and their run. Nothing here imports
+torch."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
@@ -23,6 +24,10 @@ _TRL_NAMES: Final = {
 """SFTConfig's options that the stage's own fields set."""
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 class SupervisedConfig(StageConfig):
     """What `sft` and `distill` read from a recipe."""
 
@@ -30,7 +35,7 @@ class SupervisedConfig(StageConfig):
 
     model: CheckpointRef
     """The model to start from."""
-    data: Annotated[list[DatasetRef], BeforeValidator(lambda v: [v] if isinstance(v, str) else v), Field(min_length=1)]
+    data: Annotated[list[DatasetRef], BeforeValidator(_listed), Field(min_length=1)]
     """One dataset or several: rows of `prompt` and `completion`, or of `messages`."""
     limits: dict[str, Annotated[int, Field(ge=1)]] = Field(default={})
     """At most so many rows of a dataset, drawn at random; the keys are names in `data`."""
@@ -61,11 +66,14 @@ class SupervisedConfig(StageConfig):
     def _agrees(self) -> Self:
         if self.micro_batch is not None and self.batch_size % self.micro_batch:
             raise ValueError(
-                f"batch_size = {self.batch_size} cannot be cut into micro-batches of micro_batch = {self.micro_batch}"
+                f"batch_size = {self.batch_size} cannot be cut into micro-batches "
+                f"of micro_batch = {self.micro_batch}"
             )
         unknown = sorted(set(self.limits) - set(self.data))
         if unknown:
-            raise ValueError(f"limits names {', '.join(unknown)}, which is not in data: {', '.join(self.data)}")
+            raise ValueError(
+                f"limits names {', '.join(unknown)}, which is not in data: {', '.join(self.data)}"
+            )
         return self
 
 
@@ -100,11 +108,10 @@ def run(config: SupervisedConfig, inputs: Inputs, work: Work) -> Outcome:
     if not examples.kept:
         raise UsageError(
             f"No row of {', '.join(config.data)} can be trained on; {len(examples.set_aside)} were set aside "
-            f"({', '.join(counts)}). A row needs text in `prompt` and `completion`, and room in {context} tokens."
+            f"({', '.join(counts)}). A row needs text in `prompt` and `completion`, at most {context} tokens."
         )
-    trained = sft.train(
-        model, tokenizer, examples.kept, config.epochs, config.batch_size, options(config, len(examples.kept)), work
-    )
+    passed_on = options(config, len(examples.kept))
+    trained = sft.train(model, tokenizer, examples.kept, config.epochs, config.batch_size, passed_on, work)
     folder = models.publish(model, tokenizer, work.dir / "published")
     models.publish_set_aside(folder, examples.set_aside)
     metrics = {**trained.metrics, "rows": len(examples.kept), "set_aside": len(examples.set_aside)}
@@ -112,7 +119,8 @@ def run(config: SupervisedConfig, inputs: Inputs, work: Work) -> Outcome:
 
 
 def options(config: SupervisedConfig, rows: int) -> dict[str, Any]:
-    """The stage's fields as SFTConfig calls them, for a training on so many rows, and the `trainer:` section."""
+    """The stage's fields as SFTConfig calls them, for a training on so many rows, and the `trainer:`
+    section."""
     micro_batch = config.micro_batch or config.batch_size
     steps = -(-round(rows * config.epochs) // config.batch_size)
     return {
@@ -129,6 +137,9 @@ def options(config: SupervisedConfig, rows: int) -> dict[str, Any]:
 
 def _schedule(config: SupervisedConfig) -> Mapping[str, Any]:
     if config.scheduler == "cosine" and config.floor:
-        return {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": config.floor}}
+        return {
+            "lr_scheduler_type": "cosine_with_min_lr",
+            "lr_scheduler_kwargs": {"min_lr_rate": config.floor},
+        }
     name = "constant_with_warmup" if config.scheduler == "constant" else config.scheduler
     return {"lr_scheduler_type": name}

@@ -1,4 +1,5 @@
-"""The seam between text and tokens, the same for training, sampling and evaluation. Nothing here imports torch."""
+"""The seam between text and tokens, the same for training, sampling and evaluation. Nothing here imports
+torch."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> list[int
     written = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
     # An EOS that some tokenizers add would end the prompt before the completion has begun.
     ids = list(tokenizer(prompt, add_special_tokens=not written)["input_ids"])
-    return ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] and not prompt.endswith(tokenizer.eos_token) else ids
+    added = ids[-1:] == [tokenizer.eos_token_id] and not prompt.rstrip().endswith(tokenizer.eos_token)
+    return ids[:-1] if added else ids
 
 
 def decode_completions(

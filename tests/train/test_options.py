@@ -1,0 +1,39 @@
+"""Options under `trainer:` are checked by name before anything starts."""
+
+from dataclasses import dataclass
+
+from r1pipe.train.options import problems
+
+
+@dataclass
+class Arguments:
+    """Stands for a config of TRL's."""
+
+    learning_rate: float = 0.1
+    max_grad_norm: float = 1.0
+    seed: int = 0
+
+
+RENAMED = {"learning_rate": "learning_rate", "lr_scheduler_type": "scheduler"}
+
+
+def test_known_options_pass() -> None:
+    """What the config class has is the user's to set."""
+    assert problems(Arguments, {"max_grad_norm": 0.5}, RENAMED) == []
+
+
+def test_a_misspelt_option_names_the_nearest() -> None:
+    """The nearest option of the trainer, or the stage's own field where that is meant."""
+    assert problems(Arguments, {"max_gradnorm": 1, "schedular": "x", "zzz": 1}, RENAMED) == [
+        "trainer.max_gradnorm: Arguments has no such option; did you mean 'max_grad_norm'?",
+        "trainer.schedular: Arguments has no such option; did you mean `scheduler`, on the stage itself?",
+        "trainer.zzz: Arguments has no such option",
+    ]
+
+
+def test_what_the_stage_or_the_recipe_sets_is_refused() -> None:
+    """Two places for one value would leave it open which counts."""
+    assert problems(Arguments, {"learning_rate": 1, "seed": 3}, RENAMED) == [
+        "trainer.learning_rate: set `learning_rate` on the stage instead",
+        "trainer.seed cannot be set: the recipe has one seed; set `seed` at its top",
+    ]
