@@ -44,6 +44,7 @@ __all__ = [
     "verify",
 ]
 
+_LAST_VERSION = ".last-version"  # the highest number ever given out, for when its folder is removed
 _VERSION = re.compile(r"v(\d{3,})-([0-9a-f]{8})")
 _STAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LEFT_BY_TRAINERS = ("optimizer.pt", "scheduler.pt", "trainer_state.json", "training_args.bin")
@@ -238,6 +239,7 @@ class Store:
             path = self.root / stage / f"v{number:03}-{whole.fingerprint[:8]}"
             if path.exists():
                 raise Conflict(f"'{path}' is already there: another process publishes in this run. Stop one.")
+            jsonl.write_text(path.parent / _LAST_VERSION, f"{number}\n")
             os.rename(partial, path)
             jsonl.fsync_folder(path.parent)
         artifact = Artifact(path, whole.kind, load_manifest(path))
@@ -256,13 +258,11 @@ class Store:
 
     def _next_number(self, stage: str) -> int:
         """Return a number that was never given out, also when the version that had it was removed since."""
-        memory = self.root / stage / ".last-version"
         given = [number for number, _ in self._numbered(stage)]
+        memory = self.root / stage / _LAST_VERSION
         if memory.exists():
             given.append(int(memory.read_text()))
-        number = max(given, default=0) + 1
-        jsonl.write_text(memory, f"{number}\n")
-        return number
+        return max(given, default=0) + 1
 
     def _may_move(self, folder: Path, target: Path) -> bool:
         """Whether the folder is this run's unfinished work and lies where a rename reaches it."""
