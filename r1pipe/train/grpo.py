@@ -44,6 +44,11 @@ ORDER_FREE_LOSSES = frozenset({"grpo", "dr_grpo", "dapo", "cispo", "sapo", "lusp
 "bnpo" does: it divides each micro-batch by that micro-batch's tokens.
 """
 
+TOKEN_LOSSES = frozenset({"dapo", "cispo", "vespo"})
+"""Losses divided by the tokens of the whole generation, however many rows a micro-batch has."""
+
+_NO_ADVANTAGE = 1e-6  # a group of equal rewards has a mean that differs from them by rounding
+
 _DEFAULTS = {
     "logging_steps": 1,
     "shuffle_dataset": False,  # the prompts come in the order they are to be asked in
@@ -208,15 +213,17 @@ class Policy(Guarded, GRPOTrainer):
         if not self.model.training or self._buffered_inputs is None:
             return inputs
         if self._buffered_inputs is not self._trimmed:  # a new generation was cut into micro-batches
-            self._buffered_inputs = self._trimmed = packed(self._buffered_inputs, self._window())
+            window = self.args.gradient_accumulation_steps if self._order_free() else 1
+            drop = self._order_free() and self.loss_type in TOKEN_LOSSES and self.beta == 0
+            self._buffered_inputs = self._trimmed = packed(self._buffered_inputs, window, drop=drop)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
-    def _window(self) -> int:
-        """Micro-batches that rows may move between: those of one step, or 1 where it matters who is where."""
+    def _order_free(self) -> bool:
+        """Whether a step's gradient stays the same when rows move between its micro-batches."""
         shared = self._entropy_bonus_enabled or self.top_entropy_quantile < 1 or self.aux_loss_enabled
         accumulated, generated = self.args.gradient_accumulation_steps, self.args.steps_per_generation
         aligned = generated % accumulated == 0 or accumulated % generated == 0
-        return accumulated if aligned and self.loss_type in ORDER_FREE_LOSSES and not shared else 1
+        return aligned and not shared and self.loss_type in ORDER_FREE_LOSSES
 
     def row(self, logs: Row, seconds: float) -> Row:
         """The metrics of the steps since the last row."""
@@ -255,19 +262,24 @@ class Policy(Guarded, GRPOTrainer):
             )
 
 
-def packed(micro_batches: Sequence[Micro], window: int) -> list[Micro]:
+def packed(micro_batches: Sequence[Micro], window: int, *, drop: bool = False) -> list[Micro]:
     """Sort completions by length within every `window` micro-batches, and cut each to its own longest row.
 
     TRL pads all completions of a generation to the longest of them. `window` is the number of micro-batches
     whose gradients are summed before the weights change, or 1 where a loss depends on which rows stand
     together. The loss and its gradient are those of the uncut micro-batches: only columns that no row of a
-    micro-batch attends to go.
+    micro-batch attends to go, and with `drop` the rows whose advantage is zero, which late in a training are
+    a third of them.
     """
     result = []
     for group in _batched(micro_batches, window):
         joined = {key: _join([micro[key] for micro in group]) for key in group[0]}
         order = joined["completion_mask"].sum(1).argsort(stable=True)
-        for rows in order.chunk(len(group)):
+        if drop:
+            telling = joined["advantages"][order].abs() > _NO_ADVANTAGE
+            # A micro-batch without rows cannot be computed, so each gets one at least.
+            order = torch.cat([order[telling], order[~telling]])[: max(int(telling.sum()), len(group))]
+        for rows in order.tensor_split(len(group)):
             result.append(trim({key: v[rows] if v.dim() else v for key, v in joined.items()}))
     return result
 

@@ -104,7 +104,8 @@ def test_packing_changes_no_gradient(
     before = load_file(tiny / "model.safetensors")
     widths: list[int] = []
 
-    def noted(micro_batches: Sequence[grpo.Micro], window: int) -> list[grpo.Micro]:
+    def noted(micro_batches: Sequence[grpo.Micro], window: int, *, drop: bool) -> list[grpo.Micro]:
+        assert not drop, "the reference model pulls on every row"
         result = packed(micro_batches, window)
         widths.extend(micro["completion_ids"].shape[1] for micro in result)
         return result
@@ -112,11 +113,55 @@ def test_packing_changes_no_gradient(
     packed = grpo.packed
     monkeypatch.setattr(grpo, "packed", noted)
     cut, _ = train(tiny, tmp_path / "cut", 1, **options)
-    monkeypatch.setattr(grpo, "packed", lambda micro_batches, window: list(micro_batches))
+    monkeypatch.setattr(grpo, "packed", lambda micro_batches, window, *, drop: list(micro_batches))
     uncut, _ = train(tiny, tmp_path / "uncut", 1, **options)
     assert difference({n: cut[n] for n in before}, before) > 1e-2, "a gradient of nothing proves nothing"
     assert min(widths) < max(widths), "nothing was cut"
     assert difference(cut, uncut) < 1e-6
+
+
+@pytest.mark.parametrize("loss", sorted(grpo.TOKEN_LOSSES))
+@pytest.mark.parametrize("flat", [1, 2])
+def test_completions_without_advantage_are_not_computed(
+    loss: str, flat: int, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups of equal rewards are left out and the gradient is the same; `flat` of the two groups are equal.
+
+    When both are, one row for each micro-batch is still computed and moves nothing.
+    """
+    options = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0, "loss_type": loss}
+    rows: list[int] = []
+
+    def judge(batch: Sequence[tuple[Prompt, Rollout]]) -> list[Judgement]:
+        told = [1.1 * (i % 2) if p.row >= flat else 1.1 for i, (p, _) in enumerate(batch)]
+        return [Judgement({"even": reward, "varied": 0.1}, True) for reward in told]
+
+    def noted(micro_batches: Sequence[grpo.Micro], window: int, *, drop: bool) -> list[grpo.Micro]:
+        result = packed(micro_batches, window, drop=drop)
+        rows.extend(len(micro["advantages"]) for micro in result)
+        return result
+
+    packed = grpo.packed
+    monkeypatch.setattr(grpo, "packed", noted)
+    cut, _ = train(tiny, tmp_path / "cut", 1, judge=judge, **options)
+    monkeypatch.setattr(grpo, "packed", lambda micro_batches, window, *, drop: list(micro_batches))
+    uncut, _ = train(tiny, tmp_path / "uncut", 1, judge=judge, **options)
+    moved = difference(cut, load_all(tiny))
+    assert (rows, moved > 1e-3) == (([2, 2], True) if flat == 1 else ([1, 1], False))
+    assert difference(cut, uncut) < 1e-6
+
+
+def test_one_telling_row_is_enough_to_be_kept() -> None:
+    """Of four rows in two micro-batches one has an advantage: it is kept, and another fills the other
+    batch."""
+    mask = torch.tensor([[1, 0], [1, 1], [1, 0], [1, 1]])
+    rows = {
+        "prompt_mask": torch.ones(4, 1, dtype=torch.long),
+        "completion_mask": mask,
+        "advantages": torch.tensor([0.0, 0.0, 0.0, 0.5]),
+    }
+    halves = [{key: value[i : i + 2] for key, value in rows.items()} for i in (0, 2)]
+    assert [micro["advantages"].tolist() for micro in grpo.packed(halves, 2, drop=True)] == [[0.5], [0.0]]
 
 
 def test_trim_keeps_what_any_row_attends_to() -> None:
