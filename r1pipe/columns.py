@@ -73,6 +73,8 @@ COLUMNS: tuple[Column, ...] = (
 def pass_at_1(score: Score) -> str:
     """`0.742 ± 0.021`, the half-width being that of the 95 % interval."""
     value, stderr = score["pass_at_1"], score.get("stderr")
+    if value is None:  # no verdict was decided
+        return "–"
     return f"{value:.3f}" if stderr is None else f"{value:.3f} ± {half_width(stderr):.3f}"
 
 

@@ -6,6 +6,7 @@ The events are those of `r1pipe.stage.Sink`. A line names no stage; whoever prin
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from r1pipe.errors import Interrupted
 from r1pipe.text import duration, percent, quantity
 
 Row = Mapping[str, Any]
@@ -69,6 +70,17 @@ def _finished(fields: Mapping[str, Any]) -> str:
     return f"done{took}: {fields.get('artifact', '')}".rstrip(": ")
 
 
+def _run_started(fields: Mapping[str, Any]) -> str:
+    steps = list(fields.get("steps") or ())
+    left = sum(step["action"] != "up to date" for step in steps)
+    return f"run {fields['run']}: {left} of {len(steps)} stages to run"
+
+
+def _run_finished(fields: Mapping[str, Any]) -> str:
+    ends = {0: "done in", Interrupted.exit_code: "stopped after"}
+    return f"{ends.get(fields['exit_code'], 'failed after')} {duration(fields['seconds'])}"
+
+
 def _because(fields: Mapping[str, Any]) -> str:
     reasons = list(fields.get("reasons") or ())
     return f": {'; '.join(reasons)}" if reasons else ""
@@ -77,11 +89,8 @@ def _because(fields: Mapping[str, Any]) -> str:
 _TELLERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "log": lambda fields: metrics_line(fields["row"]),
     "say": lambda fields: str(fields["text"]),
-    "run_started": lambda fields: f"run {fields.get('run', '')}",
-    "run_finished": lambda fields: (
-        f"{'done' if not fields.get('exit_code') else 'ended with a failure'} "
-        f"in {duration(fields.get('seconds') or 0)}"
-    ),
+    "run_started": _run_started,
+    "run_finished": _run_finished,
     "stage_started": _started,
     "stage_reused": lambda fields: f"up to date: {fields.get('artifact', '')}",
     "stage_finished": _finished,

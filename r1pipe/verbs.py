@@ -7,6 +7,7 @@ values go through the same validation as a recipe's: a stage alone and a stage i
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -95,10 +96,25 @@ def make_config(
             raise UsageError(f"'--{_flag(name)} {value}': write the path as './{value}'.")
     section = {"uses": verb, **_read(file)}
     fields = VERBS[verb].model_fields
-    said = [f"stages.{verb}.{name}={_yaml(value, fields[name])}" for name, value in options.items()]
-    said += [f"stages.{verb}.{override}" for override in overrides]
-    text = json.dumps({"stages": {verb: section}}, ensure_ascii=False)
-    return parse_recipe(text, str(file or f"r1pipe {verb}"), VERBS, said).stages[verb].config
+    said = {
+        f"stages.{verb}.{name}={_yaml(value, fields[name])}": f"--{_flag(name)} {value}"
+        for name, value in options.items()
+    }
+    said |= {f"stages.{verb}.{override}": f"--set {override}" for override in overrides}
+    text = json.dumps({"name": verb, "stages": {verb: section}}, ensure_ascii=False)
+    source = str(file or f"r1pipe {verb}")
+    try:
+        return parse_recipe(text, source, VERBS, list(said)).stages[verb].config
+    except UsageError as error:
+        raise UsageError(_in_own_words(str(error), verb, source, said)) from None
+
+
+def _in_own_words(message: str, verb: str, source: str, said: Mapping[str, str]) -> str:
+    """A recipe's complaint in terms of the command line, which knows no stages and no lines."""
+    for override, option in said.items():
+        message = message.replace(f"--set {override}:", f"{option}:")
+    message = re.sub(rf"^{re.escape(source)}:\d+:\d+", source, message, flags=re.MULTILINE)
+    return message.replace(f"'stages.{verb}.", "'").replace(f"'stages.{verb}'", f"'{verb}'")
 
 
 def _read(file: Path | None) -> dict[str, Any]:
@@ -116,7 +132,7 @@ def _read(file: Path | None) -> dict[str, Any]:
 
 
 def _yaml(value: Any, field: FieldInfo) -> str:
-    """A value from the command line as YAML: words stay words (`no` too), the rest is what YAML makes of it."""
+    """A value from the command line as YAML: words stay words (`no` too), the rest is as YAML reads it."""
     words = _option_type(field.annotation)[1] not in ("INT", "FLOAT", "YAML")
     return json.dumps(value, ensure_ascii=False) if words else str(value)
 

@@ -7,7 +7,10 @@ read them once, at import.
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
+
+from tests.fake_run import write_run
 
 CACHE = Path(__file__).resolve().parent.parent / ".pytest_cache" / "huggingface"
 
@@ -29,3 +32,9 @@ os.environ.update(
 # A shared machine may stall for a moment, which says nothing about the code: examples have no deadline.
 settings.register_profile("r1pipe", deadline=None, derandomize=True)
 settings.load_profile("r1pipe")
+
+
+@pytest.fixture
+def finished_run(tmp_path: Path) -> Path:
+    """A finished run of a small tree, as `tests.fake_run` writes it."""
+    return write_run(tmp_path / "runs" / "tiny")

@@ -60,6 +60,7 @@ def answers() -> list[dict[str, Any]]:
 
 def write_run(folder: Path, *, unfinished: tuple[str, ...] = ()) -> Path:
     """Write the run into `folder` and return it; `unfinished` stages have no artifact."""
+    folder.mkdir(parents=True, exist_ok=True)
     recipe = {"name": "tiny", "description": "", "seed": 7, "stages": STAGES}
     jsonl.write_json(folder / "run.json", {"recipe": recipe})
     made: dict[str, Parent] = {}

@@ -157,7 +157,7 @@ def _headlines(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
         ("student-base", "student-rl", "The same student by RL alone"),
     )
     return [
-        f"{what}: pass@1 {scores[before]['pass_at_1']:.2f} → {pass_at_1(scores[after])}."
+        f"{what}: pass@1 {pass_at_1(scores[before])} → {pass_at_1(scores[after])}."
         for before, after, what in pairs
         if before in scores and after in scores
     ]
@@ -200,7 +200,7 @@ def _scores(scores: Mapping[str, Mapping[str, Any]]) -> Scores | None:
 
 
 def _score_row(model: str, score: Mapping[str, Any], columns: Sequence[Column]) -> ScoreRow:
-    value, half = score["pass_at_1"], half_width(score.get("stderr") or 0.0)
+    value, half = score["pass_at_1"] or 0.0, half_width(score.get("stderr") or 0.0)
     low, mid, high = (round(100 * min(1.0, max(0.0, v)), 2) for v in (value - half, value, value + half))
     cells = [Cell(column.text(score), column.interval(score)) for column in columns]
     return ScoreRow(model, pass_at_1(score), low, mid, high, cells)

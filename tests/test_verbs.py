@@ -1,0 +1,74 @@
+"""Commands made from configs."""
+
+from pathlib import Path
+
+import pytest
+
+from r1pipe.errors import UsageError
+from r1pipe.verbs import EXAMPLES, make_config
+from stages import VERBS
+
+HERE = str(Path(__file__).parent)
+
+
+def test_every_verb_has_an_example() -> None:
+    """The help of each ends in something to run."""
+    assert set(EXAMPLES) == set(VERBS)
+
+
+def test_default_then_file_then_option_then_set(tmp_path: Path) -> None:
+    """Each goes before the one it comes after; what is not given is not touched."""
+    file = tmp_path / "sft.yaml"
+    file.write_text("epochs: 3\nbatch_size: 8\nscheduler: linear\n")
+    given = {"model": HERE, "data": [HERE], "batch_size": "16", "scheduler": "cosine", "floor": None}
+    config = make_config("sft", given, file, ["scheduler=constant"])
+    assert config.model_dump(include={"epochs", "batch_size", "scheduler", "floor"}) == {
+        "epochs": 3.0,
+        "batch_size": 16,
+        "scheduler": "constant",
+        "floor": 0.1,
+    }
+
+
+def test_a_value_may_be_any_yaml() -> None:
+    """Numbers in YAML 1.1's blind spot, mappings, and words that YAML would read as something else."""
+    given = {"model": HERE, "task": "{name: countdown, count: 5}", "learning_rate": "1e-6", "language": "no"}
+    config = make_config("rl", given, None, ["rewards={accuracy: 1}"])
+    assert config.model_dump()["learning_rate"] == 1e-6
+    assert config.model_dump()["language"] == "no"
+    assert config.model_dump()["task"][0]["count"] == 5
+    assert config.model_dump()["rewards"] == {"accuracy": 1.0}
+
+
+def test_all_mistakes_are_told_at_once_in_the_command_lines_words() -> None:
+    """An option is called by its flag, a missing key by its sentence; no stage and no line is named."""
+    with pytest.raises(UsageError) as caught:
+        make_config("sft", {"data": [HERE], "learning_rate": "abc"}, None, ["lerning_rate=3"])
+    assert sorted(str(caught.value).splitlines()) == [
+        "--learning-rate abc: 'learning_rate': should be a valid number, not 'abc'",
+        "--set lerning_rate=3: unknown key 'lerning_rate'; did you mean 'learning_rate'?",
+        "r1pipe sft: 'sft' needs 'model': The model to start from",
+    ]
+
+
+def test_a_mistake_in_the_file_names_the_file(tmp_path: Path) -> None:
+    """With a file it is the file that is wrong, not the command."""
+    file = tmp_path / "rl.yaml"
+    file.write_text("steps: many\n")
+    with pytest.raises(UsageError, match=rf"^{file}: 'steps'"):
+        make_config("rl", {"model": HERE, "task": "countdown"}, file)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "steps: [1\n", ""])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    """A list, broken YAML and nothing at all get a message that names the file."""
+    file = tmp_path / "rl.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=r"rl\.yaml"):
+        make_config("rl", {"model": HERE, "task": "countdown"}, file)
+
+
+def test_a_folder_called_like_the_verb_is_asked_for_as_a_path() -> None:
+    """`--model sft` in `r1pipe sft` would read as the stage itself."""
+    with pytest.raises(UsageError, match=r"'--model sft': write the path as '\./sft'"):
+        make_config("sft", {"model": "sft", "data": [HERE]})
