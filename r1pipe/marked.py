@@ -112,6 +112,7 @@ def parse(text: str, source: str) -> Document:
     return document
 
 
+_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map")}
 _ABSENT = object()
 
 
@@ -134,7 +135,7 @@ class _Reader:
             self._open.discard(id(node))
 
     def _read(self, node: yaml.Node, path: Path) -> Any:
-        if not node.tag.startswith("tag:yaml.org,2002:"):
+        if node.tag not in _TAGS:
             self._problem(node, f"the tag {node.tag} means nothing here; write plain YAML")
         if isinstance(node, yaml.ScalarNode):
             return _scalar(node)

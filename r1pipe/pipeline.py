@@ -1,8 +1,8 @@
 """The tree of stages: what has to run, in which order, side by side where it can, and on again after a stop.
 
-This process plans, schedules and tells; it never imports torch. Each stage runs in a child forked from a
-server that has loaded the heavy libraries once (see `children` and `worker`). Whatever dies, and whenever: what
-was published is whole, and the same command goes on from there.
+This process plans, schedules and tells; it never imports torch. Each stage runs in a child that is forked
+from a server which has loaded the heavy libraries once (see `children` and `worker`). Whatever dies, and
+whenever: what was published is whole, and the same command goes on from there.
 """
 
 import os
@@ -211,9 +211,10 @@ class _Scheduler:
         return self._artifacts
 
     def _start(self) -> None:
-        """Take up what is ready, as far as there is room; parents come before their children in this order."""
+        """Take up what is ready, as far as there is room; parents come before children in this order."""
         for name in list(self._left):
-            if self._signals or not all(parent in self._artifacts for parent in self._recipe.parents(name)):
+            ready = all(parent in self._artifacts for parent in self._recipe.parents(name))
+            if not ready or self._signals:
                 continue
             step = self._planner.look(name)
             if step.artifact is None and len(self._running) >= self._jobs:

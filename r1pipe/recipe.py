@@ -28,7 +28,9 @@ from r1pipe.marked import Document, Problem
 from r1pipe.stage import Reference, StageConfig, references
 
 _TOP = ("name", "description", "seed", "stages")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # a stage's name is a folder's name too
+# Both are names of folders too; a dot in a stage's name would part it in `--set stages.name.key=value`.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_STAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True)
@@ -172,9 +174,12 @@ class _Validator:
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
             self._value_problem(("seed",), f"'seed' is a whole number from 0 to {2**32 - 1}, not {seed!r}")
         name, description = data.get("name", Path(self.document.source).stem), data.get("description", "")
-        for key, value in (("name", name), ("description", description)):
-            if not isinstance(value, str):
-                self._value_problem((key,), f"'{key}' is text, not {value!r}")
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            self._value_problem(
+                ("name",), f"{name!r} is no name for a recipe; use letters, digits, '-', '_' and '.'"
+            )
+        if not isinstance(description, str):
+            self._value_problem(("description",), f"'description' is text, not {description!r}")
         stages = dict(self._stages(data.get("stages")))
         recipe = Recipe(str(name), seed, stages, str(description), self.document)
         self._check_references(recipe)
@@ -191,8 +196,8 @@ class _Validator:
         self._names = list(sections)
         for name, section in sections.items():
             at = ("stages", name)
-            if not _NAME.fullmatch(name):
-                self._key_problem(at, f"'{name}' is no name for a stage; use letters, digits, '-' and '_'")
+            if not _STAGE.fullmatch(name):
+                self._key_problem(at, f"{name!r} is no name for a stage; use letters, digits, '-' and '_'")
             if self._from_override_alone(at):
                 self._key_problem(
                     at, f"there is no stage '{name}'{hints.meant(name, self._written_stages())}"
