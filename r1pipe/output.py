@@ -188,7 +188,6 @@ def _console(stream: TextIO) -> "Console":
 
 def _rich(view: View) -> Any:
     from rich import box
-    from rich.columns import Columns
     from rich.console import Group
     from rich.panel import Panel
     from rich.table import Table as RichTable
@@ -203,16 +202,20 @@ def _rich(view: View) -> Any:
         for row in view.rows:
             grid.add_row(*(Text(cell) for cell in row))
         return grid
-    panels = [
-        Panel(
-            Text(answer.text),
-            title=f"{answer.model} · {answer.verdict}",
-            border_style="green" if answer.verdict == "pass" else "red",
-            width=38,
+    beside = RichTable.grid(expand=True)
+    for _ in view.answers:
+        beside.add_column(ratio=1)
+    beside.add_row(
+        *(
+            Panel(
+                Text(answer.text),
+                title=f"{answer.model} · {answer.verdict}",
+                border_style="green" if answer.verdict == "pass" else "red",
+            )
+            for answer in view.answers
         )
-        for answer in view.answers
-    ]
-    return Group(Text(f"\n{view.question}", style="bold"), Columns(panels))
+    )
+    return Group(Text(f"\n{view.question}", style="bold"), beside)
 
 
 class _Bars:
