@@ -84,7 +84,7 @@ class Config(StageConfig):
     """Of the rollouts. Advantages are right for 1.0, the policy's own distribution."""
     max_new_tokens: int = Field(default=512, ge=1)
     """A completion that reaches this many tokens is cut off and counts as truncated."""
-    micro_batch: int = Field(default=32, ge=1)
+    micro_batch: int = Field(default=16, ge=1)
     """Completions per forward and backward pass: less needs less memory and gives the same step."""
     save_every: Annotated[int, Field(ge=1), NEUTRAL] = 10
     """Steps between checkpoints that a stopped stage goes on from."""

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from r1pipe import jsonl
 from r1pipe.errors import UsageError
+from r1pipe.train.text import open_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,7 +25,7 @@ def open_model(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBas
     `UsageError` when the tokenizer has no EOS, since a model that cannot end its answer cannot be trained to.
     """
     _hush()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = open_tokenizer(folder)
     if tokenizer.eos_token_id is None:
         raise UsageError(
             f"The tokenizer in {folder} has no EOS token. Set `eos_token` in its tokenizer_config.json."

@@ -2,10 +2,32 @@
 torch."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from r1pipe import jsonl
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+def open_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer in a checkpoint's folder, as its files say it is.
+
+    `AutoTokenizer` of transformers 5 sets aside the class that tokenizer_config.json names for some
+    architectures, Qwen2 among them, and puts that family's own splitting into words in place of the one in
+    tokenizer.json. A tokenizer that names no family, one trained for the model at hand, would then silently
+    read other tokens than it was trained on.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    file = folder / "tokenizer_config.json"
+    named = jsonl.loads(file.read_bytes()).get("tokenizer_class") if file.is_file() else None
+    plain = (
+        named in ("TokenizersBackend", "PreTrainedTokenizerFast") and (folder / "tokenizer.json").is_file()
+    )
+    opened = (PreTrainedTokenizerFast if plain else AutoTokenizer).from_pretrained(folder)
+    return cast("PreTrainedTokenizerBase", opened)
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> list[int]:

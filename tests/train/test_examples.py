@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from r1pipe.train.examples import Example, Examples, example, reasons
-from r1pipe.train.text import decode_completions, encode_prompt
 from r1pipe.world.tokenizer import build_tokenizer
 
 
@@ -97,30 +96,3 @@ def test_a_limit_draws_rows_by_the_seed(tmp_path: Path, tokenizer) -> None:  # t
 
     assert len(set(drawn(0))) == 3
     assert drawn(0) == drawn(0) != drawn(1)
-
-
-class Beginning:
-    """A tokenizer that writes a BOS and, as T5's does, an EOS."""
-
-    bos_token, eos_token, eos_token_id = "<s>", "</s>", 2
-
-    def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]:
-        ids = [1 if word == "<s>" else 9 for word in text.split()]
-        return {"input_ids": [1, *ids, 2] if add_special_tokens else ids}
-
-
-def test_a_prompt_has_one_bos_and_no_eos() -> None:
-    """A chat template that wrote the BOS is not given a second; an EOS before the completion is taken off."""
-    assert encode_prompt(Beginning(), "a b") == [1, 9, 9]  # type: ignore[arg-type]
-    assert encode_prompt(Beginning(), "<s> a b") == [1, 9, 9]  # type: ignore[arg-type]
-
-
-def test_decoding_keeps_tags_and_drops_the_end(tokenizer) -> None:  # type: ignore[no-untyped-def]
-    """A truncated completion has no EOS to drop."""
-    ids = tokenizer("1 + 2 </think> <answer> 3 </answer> <eos>")["input_ids"]
-    assert decode_completions(tokenizer, [ids, ids[:-1], ids[:2], []]) == [
-        "1 + 2 </think> <answer> 3 </answer>",
-        "1 + 2 </think> <answer> 3 </answer>",
-        "1 +",
-        "",
-    ]
