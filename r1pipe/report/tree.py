@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from markupsafe import Markup, escape
 
-BOX_W, BOX_H = 150, 66
+BOX_W, BOX_H = 172, 66
 GAP_X, GAP_Y = 44, 20
 LANE = 16
 """Height of the lane an edge takes through a column it only passes."""
@@ -156,7 +156,7 @@ def _edge(corners: list[tuple[float, float]], parent: Node) -> str:
 def _box(node: Node, x: float, y: float) -> str:
     rows = [f'<text class="name" x="{x + 12:.0f}" y="{y + 21:.1f}">{escape(_cut(node.name, 20))}</text>']
     rows += [
-        f'<text class="fact" x="{x + 12:.0f}" y="{y + 38 + 15 * row:.1f}">{escape(_cut(line, 26))}</text>'
+        f'<text class="fact" x="{x + 12:.0f}" y="{y + 38 + 15 * row:.1f}">{escape(_cut(line, 29))}</text>'
         for row, line in enumerate(node.lines[:2])
     ]
     return (
