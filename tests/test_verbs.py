@@ -72,3 +72,14 @@ def test_a_folder_called_like_the_verb_is_asked_for_as_a_path() -> None:
     """`--model sft` in `r1pipe sft` would read as the stage itself."""
     with pytest.raises(UsageError, match=r"'--model sft': write the path as '\./sft'"):
         make_config("sft", {"model": "sft", "data": [HERE]})
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_the_examples_use_options_that_exist(verb: str) -> None:
+    """What is shown can be typed: each flag is a field's or one that every stage has."""
+    for example in EXAMPLES[verb]:
+        _, command, *words = example.split()
+        if command in VERBS:
+            known = {name.replace("_", "-") for name in VERBS[command].model_fields}
+            flags = {word.removeprefix("--") for word in words if word.startswith("--")}
+            assert flags <= known | {"out", "seed", "set", "config", "json", "debug"}, example
