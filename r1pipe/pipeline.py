@@ -198,8 +198,8 @@ class _Scheduler:
             try:
                 self._start()
                 while self._running:
-                    self._listen()
-                    self._start()
+                    if self._listen():
+                        self._start()
             finally:
                 for child in self._running.values():  # there are some only when something broke in here
                     child.close()
@@ -233,11 +233,14 @@ class _Scheduler:
         self._tell("stage_started", name, resumed=resumed, **told)
         module, spec = self._verbs.modules[step.verb], self._recipe.stages[name]
         job = Job(module, spec, step, self._recipe.seed, self._folder.path)
-        self._running[name] = Child.start(run_stage, job, name)
+        child = self._running[name] = Child.start(run_stage, job, name)
+        if self._signals:  # it came while the child was being started
+            child.stop()
 
-    def _listen(self) -> None:
-        """Wait for a child's next word, or its death, and pass it on."""
-        connection.wait([sign for child in self._running.values() for sign in child.signs], timeout=1.0)
+    def _listen(self) -> bool:
+        """Wait for a child's next word, or its death, and pass it on; return whether one has ended."""
+        ended = False
+        connection.wait([sign for child in self._running.values() for sign in child.signs])
         for name, child in list(self._running.items()):
             for message in child.messages():
                 self._tell(message["kind"], name, **message["fields"])
@@ -245,6 +248,8 @@ class _Scheduler:
                 child.close()
                 del self._running[name]
                 self._ended(name, child)
+                ended = True
+        return ended
 
     def _ended(self, name: str, child: Child) -> None:
         what = child.end.get("what")

@@ -135,15 +135,18 @@ class RunFolder:
 
     def finished(self, stage: str, artifact: Artifact) -> None:
         """Keep the metrics with their version, and remove the work that led to it."""
-        if self.metrics(stage).exists():
-            jsonl.write_text(self._kept_metrics(stage, artifact), self.metrics(stage).read_text())
+        _copy(self.metrics(stage), self._kept_metrics(stage, artifact))
         shutil.rmtree(self.work(stage), ignore_errors=True)
 
     def reused(self, stage: str, artifact: Artifact) -> None:
-        """Put back the metrics of a version that counts again."""
+        """Put back the metrics of a version that counts again; end what a kill after publishing left."""
         kept, current = self._kept_metrics(stage, artifact), self.metrics(stage)
-        if kept.exists() and not (current.exists() and filecmp.cmp(kept, current, shallow=False)):
-            jsonl.write_text(current, kept.read_text())
+        if kept.exists():
+            _copy(kept, current)
+        else:
+            _copy(current, kept)
+        if _begun(self.work(stage)) == artifact.fingerprint:
+            shutil.rmtree(self.work(stage), ignore_errors=True)
 
     def _kept_metrics(self, stage: str, artifact: Artifact) -> Path:
         return self.path / "metrics" / ".versions" / stage / f"{artifact.path.name}.jsonl"
@@ -152,6 +155,11 @@ class RunFolder:
 def now() -> str:
     """Return the time as it is written everywhere: ISO 8601, UTC, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.exists() and not (target.exists() and filecmp.cmp(source, target, shallow=False)):
+        jsonl.write_text(target, source.read_text())
 
 
 def _begun(work: Path) -> str | None:

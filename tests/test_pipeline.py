@@ -471,6 +471,21 @@ def test_work_of_another_config_is_put_aside_and_found_again(tmp_path: Path):
     assert folder.begin("a", one) is False
 
 
+def test_a_kill_right_after_publishing_leaves_nothing_behind(tmp_path: Path):
+    """The artifact is whole, so it counts; the work that led to it goes, its metrics stay."""
+    made = execute(tree(), tmp_path)
+    folder = RunFolder(tmp_path)
+    for path in (tmp_path / "metrics" / ".versions" / "zero").iterdir():
+        path.unlink()
+    folder.work("zero").mkdir()
+    jsonl.write_json(folder.work("zero") / run.BEGUN, {"fingerprint": made["zero"].fingerprint})
+    execute(tree(), tmp_path)
+    assert not folder.work("zero").exists()
+    execute(tree("stages.zero.steps=2"), tmp_path)
+    execute(tree(), tmp_path)
+    assert list(jsonl.iter_rows(folder.metrics("zero"))) == [{"step": 1}]
+
+
 # --- A stage alone
 
 

@@ -67,7 +67,7 @@ def test_a_half_written_model_is_refused_before_anything_runs(tmp_path: Path):
 
 
 def test_a_model_of_the_hub_is_named_with_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The hub's cache holds links to blobs that never change; the artifact shares the bytes, not the links."""
+    """The hub's cache holds links to blobs that never change; the artifact shares bytes, not links."""
     blobs = save_model(tmp_path / "blobs")
     snapshot = tmp_path / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
