@@ -218,6 +218,38 @@ class Policy(Guarded, GRPOTrainer):
             self._buffered_inputs = self._trimmed = packed(self._buffered_inputs, window, drop=drop)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: torch.nn.Module,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        **others: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        # Under no_grad these are the reference's (or old policy's) log-probabilities of a whole generation,
+        # which TRL computes at its full padded width. `others` are inputs of vision models.
+        plain = not any(value is not None for value in others.values())
+        if torch.is_grad_enabled() or batch_size is None or not plain:
+            result: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None] = (
+                super()._get_per_token_logps_and_entropies(
+                    model, input_ids, attention_mask, logits_to_keep, batch_size, **others
+                )
+            )
+            return result
+        logps = torch.zeros(input_ids.shape[0], logits_to_keep, device=input_ids.device)
+        prompt = input_ids.shape[1] - logits_to_keep
+        order = attention_mask[:, prompt:].sum(1).argsort(stable=True)
+        for rows in order.split(batch_size):
+            kept = (
+                attention_mask[rows].any(0).nonzero()
+            )  # prompts are padded on the left, so this is one stretch
+            first, last = int(kept[0]), max(int(kept[-1]), prompt) + 1
+            ids, mask = input_ids[rows, first:last], attention_mask[rows, first:last]
+            cut, _, _ = super()._get_per_token_logps_and_entropies(model, ids, mask, last - prompt)
+            logps[rows, : last - prompt] = cut.to(logps.dtype)
+        return logps, None, None
+
     def _order_free(self) -> bool:
         """Whether a step's gradient stays the same when rows move between its micro-batches."""
         shared = self._entropy_bonus_enabled or self.top_entropy_quantile < 1 or self.aux_loss_enabled

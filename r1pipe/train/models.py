@@ -63,6 +63,8 @@ def publish(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", fold
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):  # written for their owner's eyes only, unlike all else
+        weights.chmod((folder / "config.json").stat().st_mode)
     return folder
 
 
