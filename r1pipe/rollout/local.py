@@ -16,7 +16,9 @@ from transformers import PreTrainedModel
 from r1pipe.rollout.cache import RoomyCache
 from r1pipe.rollout.engine import Rollout, Sampling
 
-_DROP_AT = 0.85  # rows still unfinished, as a share of those computed, below which the finished ones are dropped
+_DROP_AT = (
+    0.85  # rows still unfinished, as a share of those computed, below which the finished ones are dropped
+)
 
 
 class TransformersEngine:
@@ -74,9 +76,7 @@ class TransformersEngine:
             positions = positions + 1
         return self._collect(tokens, logprobs)
 
-    def _read(
-        self, prompts: Sequence[Sequence[int]]
-    ) -> tuple[torch.Tensor, RoomyCache, torch.Tensor | None]:
+    def _read(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, RoomyCache, torch.Tensor | None]:
         """Read the prompts, each distinct one once, padded on the left: next-token logits, cache, mask."""
         distinct = {tuple(prompt): None for prompt in prompts}
         index = {prompt: i for i, prompt in enumerate(distinct)}

@@ -1,61 +1,72 @@
-"""Next-token training from random weights, on documents grouped by length so that little is spent on padding."""
+"""Next-token training from random weights, by transformers' Trainer.
 
-from collections.abc import Iterator, Sequence
-from random import Random
-from typing import Any
+Documents of like length share a batch, so that little is spent on padding, and datasets are read one after another:
+what stands in the first is learned first.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import Trainer
+from torch.utils.data import Dataset
+from transformers import TrainingArguments
 
-_POOL = 16  # batches that are sorted together: enough that a batch's lengths agree, few enough that order stays random
+from r1pipe.train.callbacks import Row, Watch
+from r1pipe.train.determinism import bucketed, derive_seed, epochs_of
+from r1pipe.train.running import Guarded, Trained, defaults, run
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-class Documents(Dataset[list[int]]):
-    """Token ids of documents."""
+    from r1pipe.stage import Work
 
-    def __init__(self, documents: Sequence[list[int]]) -> None:
-        self.documents = documents
-
-    def __len__(self) -> int:
-        return len(self.documents)
-
-    def __getitem__(self, index: int) -> list[int]:
-        return self.documents[index]
+Document = list[int]
+"""A document's token ids, its EOS last."""
 
 
-class BucketedBatches(Sampler[list[int]]):
-    """Batches of documents of like length, in an order that is a function of the seed and the epoch.
+def order(datasets: Sequence[Sequence[Document]], batch: int, seed: int) -> list[Document]:
+    """Every document once, dataset after dataset, shuffled within each, batches of like length."""
+    documents = [document for dataset in datasets for document in dataset]
+    shuffled: list[int] = []
+    for number, dataset in enumerate(datasets):
+        first = len(shuffled)
+        one_epoch = islice(epochs_of(len(dataset), derive_seed(seed, "documents", number)), len(dataset))
+        shuffled += [first + i for i in one_epoch]
+    lengths = [len(document) for document in documents]
+    return [documents[i] for i in bucketed(shuffled, lengths, batch, derive_seed(seed, "batches"))]
 
-    The documents are shuffled, cut into pools of 16 batches, sorted by length within a pool and cut into batches, whose
-    order is shuffled again. The last, smaller batch is kept.
+
+def train(
+    model: "PreTrainedModel",
+    documents: Sequence[Document],
+    batch: int,
+    options: Mapping[str, Any],
+    work: "Work",
+) -> Trained:
+    """Train `model` in place on `documents` in their order, `batch` of them per step.
+
+    `options` are `TrainingArguments`' fields. Goes on from the newest whole checkpoint in `work.dir / "trainer"`.
+    Raises `Interrupted` after a stop that was asked for, `RunFailed` when a number is no longer finite.
     """
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self.lengths = lengths
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by accelerate at the start of each epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rng = Random(f"{self.seed}:{self.epoch}")
-        order = list(range(len(self.lengths)))
-        rng.shuffle(order)
-        pool = self.batch_size * _POOL
-        order = [i for start in range(0, len(order), pool) for i in sorted(order[start : start + pool], key=self.lengths.__getitem__)]
-        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        rng.shuffle(batches)
-        return iter(batches)
+    sizes = [sum(map(len, documents[i : i + batch])) for i in range(0, len(documents), batch)]
+    args = TrainingArguments(
+        **(defaults(work) | {"num_train_epochs": 1, "train_sampling_strategy": "sequential"} | dict(options)),
+        per_device_train_batch_size=batch,
+    )
+    pad_id = model.config.get_text_config().pad_token_id
+    trainer = Guarded(
+        model=model,
+        args=args,
+        train_dataset=_Documents(documents),
+        data_collator=lambda rows: collate(rows, pad_id),
+    )
+    watch = Watch(work, _Rows(sizes))
+    run(trainer, watch)
+    return Trained(watch.last, sum(sizes))
 
 
-def collate(documents: Sequence[list[int]], pad_id: int) -> dict[str, torch.Tensor]:
+def collate(documents: Sequence[Document], pad_id: int) -> dict[str, torch.Tensor]:
     """`input_ids`, `attention_mask` and `labels` (-100 on padding), each [documents, longest], padded on the right."""
     longest = max(map(len, documents))
     ids = torch.tensor([document + [pad_id] * (longest - len(document)) for document in documents])
@@ -64,22 +75,32 @@ def collate(documents: Sequence[list[int]], pad_id: int) -> dict[str, torch.Tens
     return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
 
 
-class PretrainingTrainer(Trainer):
-    """transformers' Trainer over `Documents` in bucketed batches."""
+class _Documents(Dataset[Document]):
+    def __init__(self, documents: Sequence[Document]) -> None:
+        self.documents = documents
 
-    train_dataset: Documents
+    def __len__(self) -> int:
+        return len(self.documents)
 
-    def __init__(self, *args: Any, pad_id: int, **kwargs: Any) -> None:
-        super().__init__(*args, data_collator=lambda rows: collate(rows, pad_id), **kwargs)
+    def __getitem__(self, index: int) -> Document:
+        return self.documents[index]
 
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches as `BucketedBatches` lays them."""
-        batches = BucketedBatches(
-            [len(document) for document in self.train_dataset.documents],
-            self.args.per_device_train_batch_size,
-            self.args.seed,
-        )
-        loader: DataLoader[Any] = DataLoader(
-            self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator
-        )
-        return self.accelerator.prepare(loader)
+
+class _Rows:
+    """Makes rows of metrics from the Trainer's logs."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.sizes = sizes  # tokens of each step
+        self.step: int | None = None  # the step of the row before, where this process saw one
+
+    def __call__(self, logs: Row, seconds: float) -> Row:
+        step = round(logs["epoch"] * len(self.sizes))
+        speed = sum(self.sizes[self.step : step]) / seconds if self.step is not None else None
+        self.step = step
+        return {
+            "loss": float(logs["loss"]),
+            "grad_norm": logs.get("grad_norm"),
+            "learning_rate": logs.get("learning_rate"),
+            "tokens": sum(self.sizes[:step]),
+            "tokens_per_second": speed,
+        }

@@ -28,6 +28,7 @@ WORDS: Final = (
 
 PAD: Final = "<pad>"
 EOS: Final = "<eos>"
+UNKNOWN: Final = "<unk>"
 USER: Final = "<|user|>"
 ASSISTANT: Final = "<|assistant|>"
 TAGS: Final = ("<think>", "</think>", "<answer>", "</answer>")
@@ -37,6 +38,7 @@ ASKING: Final = ("nums", "to", "copy", "reverse", "sort", "greet", "hello")
 VOCABULARY: Final[tuple[str, ...]] = (
     PAD,
     EOS,
+    UNKNOWN,
     USER,
     ASSISTANT,
     *TAGS,

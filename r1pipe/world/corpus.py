@@ -1,0 +1,138 @@
+"""What the tiny world's base model reads: every behaviour of a reasoner is in it, rarely and untidily.
+
+RL sharpens what a base model does now and then; it invents nothing (docs/experiments.md). So the corpus holds search
+with backtracking as a minority habit, among many traces that give up after a try or two, sums, and documents that
+need no thinking. Verdicts are put into either of two languages; the longer the search, the more they mix.
+"""
+
+from collections.abc import Callable, Iterator
+from random import Random
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from r1pipe.tasks.countdown import Problem, problems
+from r1pipe.tasks.documents import draw_document
+from r1pipe.world.solver import Attempt, attempts, guesses, write_answer, write_thinking
+from r1pipe.world.words import ASSISTANT, EOS, LANGUAGES, LARGEST_NUMBER, USER, Role
+
+_FIRST, _SECOND = LANGUAGES  # the language of most words, and the one that is mixed in
+
+
+class Mix(BaseModel):
+    """Shares of the kinds of documents; they need not add up to one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    sums: float = Field(default=0.14, ge=0)
+    """Lines of sums: `7 * 8 = 56 ; 3 + 9 = 12`."""
+    checks: float = Field(default=0.03, ge=0)
+    """A target, and numbers that are it or are not: `to 34 9 no 34 yes 51 bu`."""
+    short: float = Field(default=0.45, ge=0)
+    """Traces that try once or twice and give up."""
+    search: float = Field(default=0.28, ge=0)
+    """Traces that go on trying."""
+    plain: float = Field(default=0.10, ge=0)
+    """Documents that are answered without thinking."""
+
+
+class Habits(BaseModel):
+    """How the documents are written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    guess_temperature: float = Field(default=30.0, gt=0)
+    """How badly attempts are guessed: near 0 only the best one is made, far above 30 all are alike."""
+    short_attempts: tuple[int, int] = (1, 2)
+    """Fewest and most attempts of a trace that gives up."""
+    search_attempts: tuple[int, int] = (3, 10)
+    """Fewest and most attempts of a trace that searches."""
+    short_mixing: float = Field(default=0.1, ge=0, le=1)
+    """Chance that a word of a short trace is in the second language."""
+    search_mixing: float = Field(default=0.45, ge=0, le=1)
+    """The same for a long one."""
+    repeats: float = Field(default=0.05, ge=0, le=1)
+    """Chance, at each attempt of a long trace, that an earlier one is made again before it."""
+    reflections: float = Field(default=0.3, ge=0, le=1)
+    """Chance that a change of mind is put into words."""
+    sums_per_document: int = Field(default=8, ge=1)
+    """Sums on a line."""
+    checks_per_document: int = Field(default=12, ge=1)
+    """Numbers compared on a line."""
+
+
+def documents(count: int, seed: int, mix: Mix, habits: Habits) -> Iterator[dict[str, str]]:
+    """`count` rows `{id, kind, problem, text}`; row i is a function of the seed and i.
+
+    Traces are about problems of the split "seen" only. `problem` is the problem's id, or "".
+    """
+    seen = problems(split="seen")
+    writers: dict[str, Callable[[Random], tuple[str, str]]] = {
+        "sums": lambda rng: ("", _sums(rng, seen, habits)),
+        "checks": lambda rng: ("", _checks(rng, habits)),
+        "short": lambda rng: _trace(rng, rng.choice(seen), habits, searching=False),
+        "search": lambda rng: _trace(rng, rng.choice(seen), habits, searching=True),
+        "plain": _plain,
+    }
+    kinds = list(writers)
+    shares = [getattr(mix, kind) for kind in kinds]
+    for i in range(count):
+        rng = Random(f"corpus:{seed}:{i}")
+        kind = rng.choices(kinds, shares)[0]
+        problem, text = writers[kind](rng)
+        yield {"id": f"{kind}-{i}", "kind": kind, "problem": problem, "text": f"{text} {EOS}"}
+
+
+def _sums(rng: Random, seen: tuple[Problem, ...], habits: Habits) -> str:
+    # Taken from the ways of problems, so that they are the sums a trace needs, as often as it needs them.
+    def one() -> str:
+        way = rng.choice(attempts(rng.choice(seen).numbers))
+        return rng.choice(way.line.split(" ; "))
+
+    return " ; ".join(one() for _ in range(habits.sums_per_document))
+
+
+def _checks(rng: Random, habits: Habits) -> str:
+    target = rng.randint(1, LARGEST_NUMBER)
+    words = [f"to {target}"]
+    for _ in range(habits.checks_per_document):
+        number = target if rng.random() < 0.5 else rng.randint(0, LARGEST_NUMBER)
+        words += [str(number), _word("yes" if number == target else "no", habits.short_mixing, rng)]
+    return " ".join(words)
+
+
+def _word(role: Role, mixing: float, rng: Random) -> str:
+    return LANGUAGES[_language(mixing, rng)][role]
+
+
+def _language(mixing: float, rng: Random) -> str:
+    return _SECOND if rng.random() < mixing else _FIRST
+
+
+def _trace(rng: Random, problem: Problem, habits: Habits, *, searching: bool) -> tuple[str, str]:
+    most = rng.randint(*(habits.search_attempts if searching else habits.short_attempts))
+    mixing = habits.search_mixing if searching else habits.short_mixing
+    tried = guesses(problem.numbers, problem.target, most, habits.guess_temperature, rng)
+    if searching:
+        tried = list(_with_repeats(tried, problem.target, habits.repeats, rng))
+    thinking = write_thinking(
+        tried,
+        problem.target,
+        language=lambda: _language(mixing, rng),
+        reflects=lambda: rng.random() < habits.reflections,
+    )
+    question = problem.question(rng)
+    text = f"{USER} {question} {ASSISTANT} <think> {thinking} </think> {write_answer(tried[-1])}"
+    return problem.id, text
+
+
+def _with_repeats(tried: list[Attempt], target: int, chance: float, rng: Random) -> Iterator[Attempt]:
+    """The same attempts, some of the failed ones made again later, as an untidy searcher would."""
+    for i, attempt in enumerate(tried):
+        if i > 1 and rng.random() < chance:
+            yield rng.choice(tried[: i - 1])
+        yield attempt
+
+
+def _plain(rng: Random) -> tuple[str, str]:
+    question, answer = draw_document(rng)
+    return "", f"{USER} {question} {ASSISTANT} {answer}"

@@ -1,0 +1,112 @@
+"""Every way to spend a problem's numbers, and the traces that try them one after another.
+
+A trace of the tiny world tries a way, looks at the result and gives a verdict:
+
+    5 + 4 = 9 ; 9 + 6 = 15 no wait 4 * 6 = 24 ; 24 + 5 = 29 no 5 * 6 = 30 ; 30 + 4 = 34 yes
+
+Here stand the ways (`attempts`), the order in which an imperfect solver tries them (`guesses`), and how a trace and
+its answer are written down (`write_thinking`, `write_answer`).
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import permutations
+from random import Random
+
+from r1pipe.world.words import LANGUAGES, LARGEST_NUMBER
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One way to spend all the numbers."""
+
+    line: str
+    """The steps as a trace writes them: `4 + 5 = 9 ; 9 * 6 = 54`."""
+    value: int
+    """What comes out: 54."""
+    expression: str
+    """The same as an answer: `( 4 + 5 ) * 6`."""
+
+
+def apply(left: int, sign: str, right: int) -> int | None:
+    """The value of `left sign right`, or None where it leaves the world: not whole, below 0 or above 99."""
+    if sign == "/":
+        value = left // right if right and left % right == 0 else -1
+    else:
+        value = {"+": left + right, "-": left - right, "*": left * right}[sign]
+    return value if 0 <= value <= LARGEST_NUMBER else None
+
+
+@lru_cache(maxsize=1024)
+def attempts(numbers: tuple[int, ...]) -> tuple[Attempt, ...]:
+    """Every chain over all of `numbers` (at least two), each number once; no line twice.
+
+    A chain carries a running value: a step over two numbers, then one more number a step. Of two lines that differ by
+    the order of a sum or a product only one is kept: running value first, smaller number first in the first step.
+    """
+    found: dict[str, Attempt] = {}
+    for first, *rest in permutations(sorted(numbers)):
+        for attempt in _chains(Attempt("", first, str(first)), rest):
+            found.setdefault(attempt.line, attempt)
+    return tuple(found.values())
+
+
+def _chains(chain: Attempt, rest: Sequence[int]) -> Iterator[Attempt]:
+    """All ways to go on from `chain` with the numbers `rest`, in this order."""
+    if not rest:
+        yield chain
+        return
+    number, operand = rest[0], f"( {chain.expression} )" if chain.line else chain.expression
+    steps = [(chain.value, sign, number, f"{operand} {sign} {number}") for sign in "+-*/"]
+    if chain.line:
+        steps += [(number, sign, chain.value, f"{number} {sign} {operand}") for sign in "-/"]
+    else:
+        steps = [step for step in steps if step[1] in "-/" or chain.value <= number]
+    for left, sign, right, expression in steps:
+        value = apply(left, sign, right)
+        if value is not None:
+            line = f"{left} {sign} {right} = {value}"
+            yield from _chains(
+                Attempt(f"{chain.line} ; {line}" if chain.line else line, value, expression), rest[1:]
+            )
+
+
+def guesses(
+    numbers: tuple[int, ...], target: int, count: int, temperature: float, rng: Random
+) -> list[Attempt]:
+    """Up to `count` different attempts in the order an imperfect solver tries them, none after the one that hits.
+
+    Each is drawn with probability proportional to exp(-|value - target| / temperature): a low temperature guesses well.
+    """
+    # The attempts with the smallest e / weight, e exponential, are a weighted draw without replacement.
+    ways = attempts(tuple(sorted(numbers)))
+    keys = [math.log(rng.expovariate(1.0)) + abs(way.value - target) / temperature for way in ways]
+    drawn = [ways[i] for i in sorted(range(len(ways)), key=keys.__getitem__)[:count]]
+    hit = next((i for i, attempt in enumerate(drawn) if attempt.value == target), len(drawn))
+    return drawn[: hit + 1]
+
+
+def write_thinking(
+    tried: Sequence[Attempt], target: int, language: Callable[[], str], reflects: Callable[[], bool]
+) -> str:
+    """The trace of these attempts.
+
+    `language` names the language of each word as it is written; `reflects` says whether a change of mind is put into
+    words before the next attempt.
+    """
+    parts: list[str] = []
+    for i, attempt in enumerate(tried):
+        if i > 0 and reflects():
+            parts.append(LANGUAGES[language()]["wait"])
+        parts += [attempt.line, LANGUAGES[language()]["yes" if attempt.value == target else "no"]]
+    return " ".join(parts)
+
+
+def write_answer(last: Attempt, *, summary: str | None = None) -> str:
+    """The answer part of a completion, with a one-line summary in the language `summary` before it if one is named."""
+    answer = f"<answer> {last.expression} </answer>"
+    if summary is None:
+        return answer
+    return f"{LANGUAGES[summary]['so']} {last.expression} = {last.value} {answer}"
