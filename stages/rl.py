@@ -62,8 +62,7 @@ class Config(StageConfig):
     language: str = "en"
     """The language that the reward `language` asks the thinking to keep to."""
     language_when: LanguageWhen = "correct"
-    """Whether the reward `language` is only for right answers (`correct`) or for all (`always`, as the paper
-    adds it)."""
+    """Whether the reward `language` is for right answers only (`correct`) or for all (`always`, as in R1)."""
     group_size: int = Field(default=8, ge=2)
     """Completions per prompt; a completion's advantage is measured against its group."""
     prompts_per_step: int = Field(default=32, ge=1)
@@ -71,13 +70,11 @@ class Config(StageConfig):
     steps: int = Field(default=100, ge=1)
     """Optimiser steps."""
     learning_rate: float = Field(default=1e-6, gt=0)
-    """AdamW's, constant unless `trainer.lr_scheduler_type` says otherwise. What matters most; see the
-    README."""
+    """AdamW's, constant unless `trainer.lr_scheduler_type` says otherwise. No setting matters more."""
     kl: float = Field(default=0.0, ge=0)
     """Weight of the KL term against the reference model; 0 loads no reference. The paper: 0.001."""
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
-    """How token losses add up: `grpo` averages each completion first, `dapo` averages over all tokens of the
-    step."""
+    """How token losses add up: `grpo` averages each completion first, `dapo` all tokens of the step alike."""
     scale_rewards: Literal["none", "group", "batch"] = "none"
     """What advantages are divided by: nothing, the spread of the group (the paper), or that of the batch."""
     temperature: float = Field(default=1.0, gt=0)
@@ -124,7 +121,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     rewards = make_rewards(config.rewards, language=config.language, language_when=config.language_when)
     asked = Asked(config, tokenizer, seed=work.seed, context=models.context_of(model))
     if asked.set_aside:
-        work.say(f"{len(asked.set_aside)} prompts are too long for the context and were set aside.")
+        work.say(f"Set aside as too long for the context: {len(asked.set_aside)} of the tasks' prompts.")
     trained = grpo.train(
         model,
         tokenizer,
@@ -201,8 +198,7 @@ class Judge:
         self.rewards = rewards
 
     def __call__(self, batch: "Sequence[tuple[Prompt, Rollout]]") -> "list[Judgement]":
-        """Judge a generation batch, in order. Raises `RunFailed` with the item that a judge or reward failed
-        on."""
+        """Judge a generation batch, in order; raises `RunFailed` with the item that could not be."""
         texts = decode_completions(self.tokenizer, [rollout.token_ids for _, rollout in batch])
         return [
             self._judge(prompt, rollout, text) for (prompt, rollout), text in zip(batch, texts, strict=True)

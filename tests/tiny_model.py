@@ -26,8 +26,7 @@ class Ear:
 
 
 def write_tiny(folder: Path) -> Path:
-    """Write a random Llama of 21 thousand parameters, 64 tokens of context, with the tiny world's
-    tokenizer."""
+    """Write a random Llama with 64 tokens of context and the tiny world's tokenizer; training it takes ms."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

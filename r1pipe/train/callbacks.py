@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from r1pipe import jsonl
 from r1pipe.errors import RunFailed
 from r1pipe.train import checkpoints
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from r1pipe.stage import Work
 
 Row = dict[str, Any]
+
+_CLOCKS = ("eta", "seconds_", "tokens_per_second")
 
 
 class Watch(TrainerCallback):
@@ -46,13 +49,25 @@ class Watch(TrainerCallback):
         self._began = self._logged = 0.0
         self._first = 0
 
+    @property
+    def headline(self) -> Row:
+        """The last row without its times: what two runs with one seed have in common."""
+        return {key: value for key, value in self.last.items() if not key.startswith(_CLOCKS)}
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clocks; after a resume the metrics of steps that will be done again are cut."""
         self._began = self._logged = time.perf_counter()
         self._first = state.global_step
-        self.work.rewind(state.global_step)
+        self.recall(state.global_step)
+
+    def recall(self, step: int) -> None:
+        """Cut the metrics after `step`, and take up the last row: after the last step no other will come."""
+        self.work.rewind(step)
+        if self.work.metrics.exists():
+            with jsonl.Journal(self.work.metrics) as journal:
+                self.last = (journal.rows() or [{}])[-1]
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

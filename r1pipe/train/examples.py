@@ -37,8 +37,7 @@ class Examples:
 
     kept: list[Example] = field(default_factory=list)
     set_aside: list[dict[str, Any]] = field(default_factory=list)
-    """Each with its `path`, the `reason`, the row, and its `line` (not JSON) or `index` among the rows that
-    are."""
+    """Each with its `path`, its `line` (broken JSON) or `index` among the rows, the `reason`, the row."""
 
     def read(
         self,

@@ -114,7 +114,7 @@ def train(
     )
     watch = Watch(work, trainer.row, boundary=boundary, keep=trainer.keep)
     run(trainer, watch)
-    return Trained(watch.last, int(trainer.state.num_input_tokens_seen))
+    return Trained(watch.headline, int(trainer.state.num_input_tokens_seen))
 
 
 def boundary_of(args: GRPOConfig) -> int:
@@ -141,9 +141,7 @@ class Policy(Guarded, GRPOTrainer):
             model=model,
             reward_funcs=[_reward(name) for name in rewards],
             args=args,
-            train_dataset=Dataset.from_dict(
-                {"prompt": [p.text for p in prompts], "row": list(range(len(prompts)))}
-            ),
+            train_dataset=_dataset(prompts, args.generation_batch_size // args.num_generations),
             processing_class=processing_class,
             rollout_func=_rollouts,
         )
@@ -339,6 +337,12 @@ def trim(micro: Micro) -> Micro:
         return value[:, :completion] if value.shape[1] == columns else value
 
     return {key: cut(key, value) for key, value in micro.items()}
+
+
+def _dataset(prompts: Sequence[Prompt], per_generation: int) -> Dataset:
+    """The prompts in order, and the first ones again to fill the last generation, which TRL would drop."""
+    rows = [i % len(prompts) for i in range(math.ceil(len(prompts) / per_generation) * per_generation)]
+    return Dataset.from_dict({"prompt": [prompts[row].text for row in rows], "row": rows})
 
 
 def _batched(values: Sequence[T], size: int) -> list[Sequence[T]]:

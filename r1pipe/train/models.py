@@ -44,8 +44,7 @@ def context_of(model: "PreTrainedModel") -> int:
 def publish(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> Path:
     """Write weights, config, generation config and tokenizer as `from_pretrained` and vLLM open them.
 
-    The generation config ends at the tokenizer's EOS and at every other end the model already knew (an end of
-    turn).
+    Generation ends at the tokenizer's EOS, and at every other end the model already knew (an end of turn).
     """
     known = model.generation_config.eos_token_id if model.generation_config is not None else None
     ends = known if isinstance(known, list) else [known] if known is not None else []
@@ -69,8 +68,7 @@ def publish(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", fold
 
 
 def publish_set_aside(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Keep beside a checkpoint what it was not trained on, a reason in each row; nothing is written for no
-    rows."""
+    """Keep beside a checkpoint what it was not trained on, each row with its reason; no rows, no file."""
     if rows:
         jsonl.write_rows(folder / "set-aside.jsonl", rows)
 

@@ -20,7 +20,7 @@ class Trained:
     """What a training came to."""
 
     metrics: Row
-    """The last row of metrics."""
+    """The last row of metrics, without its times."""
     tokens: int
     """Tokens the trainer saw, prompts and completions, over the whole training."""
 

@@ -68,7 +68,7 @@ def train(
     tokens = sum(len(examples[row].token_ids) for row in rows)
     watch = Watch(work, _Rows(epochs))
     run(trainer, watch)
-    return Trained(watch.last, tokens)
+    return Trained(watch.headline, tokens)
 
 
 class Supervised(Guarded, SFTTrainer):

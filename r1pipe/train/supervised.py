@@ -1,5 +1,7 @@
-"""What the stages that learn from given completions share: their config and their run. Nothing here imports
-torch."""
+"""What the stages that learn from given completions share: their config and their run.
+
+Importing it is cheap: torch and TRL come with `run`.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
@@ -119,8 +121,7 @@ def run(config: SupervisedConfig, inputs: Inputs, work: Work) -> Outcome:
 
 
 def options(config: SupervisedConfig, rows: int) -> dict[str, Any]:
-    """The stage's fields as SFTConfig calls them, for a training on so many rows, and the `trainer:`
-    section."""
+    """The stage's fields as SFTConfig calls them, for so many rows, and the `trainer:` section over them."""
     micro_batch = config.micro_batch or config.batch_size
     steps = -(-round(rows * config.epochs) // config.batch_size)
     return {

@@ -1,5 +1,4 @@
-"""The seam between text and tokens, the same for training, sampling and evaluation. Nothing here imports
-torch."""
+"""The seam between text and tokens, the same for training, sampling and evaluation. Cheap to import."""
 
 from collections.abc import Sequence
 from pathlib import Path

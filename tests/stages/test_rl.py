@@ -48,6 +48,7 @@ def test_a_policy_is_published(tiny: Path, tmp_path: Path) -> None:
     assert outcome.kind == "checkpoint"
     assert [row["step"] for row in ear.rows] == [1, 2]
     assert outcome.metrics["set_aside"] == 0
+    assert not {"eta", "seconds_training", "tokens_per_second"} & set(outcome.metrics)
     assert outcome.tokens is not None and outcome.tokens >= 16 * 9  # 16 completions, 9 tokens of prompt each
     model = AutoModelForCausalLM.from_pretrained(outcome.path)
     tokenizer = AutoTokenizer.from_pretrained(outcome.path)
@@ -72,7 +73,7 @@ def test_prompts_that_are_too_long_are_set_aside(tiny: Path, tmp_path: Path) -> 
     work, ear = workplace(tmp_path / "zero")
     outcome = rl.run(config(task={"name": "jsonl", "path": str(path)}), inputs(model=tiny), work)
     assert outcome.metrics["set_aside"] == 1
-    assert "1 prompts are too long" in ear.said
+    assert ear.said == "Set aside as too long for the context: 1 of the tasks' prompts."
     (row,) = map(json.loads, (outcome.path / "set-aside.jsonl").read_text().splitlines())
     assert row["reason"] == "the prompt has 64 tokens, and max_new_tokens leaves room for 48"
     assert len(ear.rows) == 2

@@ -1,5 +1,4 @@
-"""GRPO: what is saved on padding changes no gradient, and a run that was interrupted ends with the same
-bits."""
+"""GRPO: what is saved on padding changes no gradient, and an interrupted run ends with the same bits."""
 
 import random
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from r1pipe.errors import Interrupted, RunFailed
 from r1pipe.rollout import Rollout, Sampling
 from r1pipe.rollout.local import TransformersEngine
 from r1pipe.train import checkpoints, grpo, models
+from r1pipe.train.callbacks import Watch
 from r1pipe.train.grpo import Judgement, Prompt
 from tests.tiny_model import Ear, workplace
 
@@ -248,6 +248,19 @@ def test_a_kill_while_a_checkpoint_is_written(tiny: Path, tmp_path: Path) -> Non
     ]
 
 
+def test_a_kill_after_the_last_step(tiny: Path, tmp_path: Path) -> None:
+    """Trained to the end and run again, as after a kill before publishing: nothing moves, the metrics are
+    there."""
+    whole, ear = train(tiny, tmp_path / "run", 2)
+    again, second = train(tiny, tmp_path / "run", 2)
+    assert difference(whole, again) == 0.0
+    assert second.rows == []
+    work, _ = workplace(tmp_path / "run")
+    watch = Watch(work, lambda logs, seconds: {})
+    watch.recall(2)
+    assert timeless([watch.last]) == timeless(ear.rows[-1:]) and watch.headline["step"] == 2
+
+
 def test_two_checkpoints_are_kept(tiny: Path, tmp_path: Path) -> None:
     """The older one goes only when the newer one is sealed, so there is always a whole one."""
     train(tiny, tmp_path / "run", 6)
@@ -262,6 +275,13 @@ def test_checkpoints_stand_where_a_generation_ends(tiny: Path, tmp_path: Path) -
     _, ear = train(tiny, tmp_path / "run", 3, steps_per_generation=6)
     assert "every 3 steps" in ear.said
     assert [p.name for p in (tmp_path / "run" / "trainer").glob("checkpoint-*")] == ["checkpoint-3"]
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_generation_that_the_steps_do_not_fill(steps: int, tiny: Path, tmp_path: Path) -> None:
+    """A generation of two steps' prompts: one step or three are taken, with prompts from the front again."""
+    _, ear = train(tiny, tmp_path / "run", steps, steps_per_generation=4)
+    assert [row["step"] for row in ear.rows] == list(range(1, steps + 1))
 
 
 def test_another_seed_is_another_run(tiny: Path, tmp_path: Path) -> None:
