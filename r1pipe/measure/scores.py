@@ -15,14 +15,16 @@ Scores = dict[str, Any]
 """JSON; the keys are described under `score`. A value that nothing could be measured for is None."""
 
 
-def score(rows: Sequence[SampleRow]) -> Scores:
+def score(rows: Sequence[SampleRow], ks: Sequence[int] = ()) -> Scores:
     """The scores over n problems with their samples.
 
     - `problems`, `samples` (of all problems together), `undecided`: counts. What is undecided is in no rate
       of passing.
     - `pass_at_1`: mean over problems of the share of samples that pass. `stderr`: its standard error,
       clustered by problem: the deviation of the problems' shares over the square root of their number.
-    - `pass_at_k`, `maj_at_k`: `{"1": …, "2": …, "4": …}`, over the problems that have k decided samples.
+    - `pass_at_k`, `maj_at_k`: `{"1": …, "2": …, "4": …}`, over the problems that have k decided samples; the
+      powers of two up to the most samples when no `ks` are named. A k that no problem has samples for is
+      None.
     - `mean_tokens`: generated tokens, the end-of-sequence token included. `truncated`: share cut off by the
       limit. `well_formed`: share in the form that was asked for.
     - Inside the thinking, over the samples that were to think: `attempts` (mean), `reflection` (share of
@@ -36,7 +38,7 @@ def score(rows: Sequence[SampleRow]) -> Scores:
     if not rows:
         raise UsageError("There are no samples to score; was `problems` or `samples` set to 0?")
     return {
-        **_passing(rows),
+        **_passing(rows, ks),
         "mean_tokens": fmean(row["tokens"] for row in rows),
         "truncated": fmean(row["truncated"] for row in rows),
         "well_formed": fmean(parsed(row).fits(row["reasoning"]) and not row["truncated"] for row in rows),
@@ -44,7 +46,7 @@ def score(rows: Sequence[SampleRow]) -> Scores:
     }
 
 
-def _passing(rows: Sequence[SampleRow]) -> Scores:
+def _passing(rows: Sequence[SampleRow], ks: Sequence[int]) -> Scores:
     decided: dict[str, list[SampleRow]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row["sample"]):
         if row["verdict"] != "undecided":
@@ -52,15 +54,15 @@ def _passing(rows: Sequence[SampleRow]) -> Scores:
     problems = [_Problem(samples) for samples in decided.values()]
     shares = [problem.share for problem in problems]
     most = max((problem.samples for problem in problems), default=0)
-    ks = [2**i for i in range(most.bit_length())]
+    ks = ks or [2**i for i in range(most.bit_length())]
     return {
         "problems": len({row["problem_id"] for row in rows}),
         "samples": len(rows),
         "undecided": sum(row["verdict"] == "undecided" for row in rows),
         "pass_at_1": fmean(shares) if shares else None,
         "stderr": stdev(shares) / sqrt(len(shares)) if len(shares) > 1 else None,
-        "pass_at_k": {str(k): fmean(p.pass_at(k) for p in problems if p.samples >= k) for k in ks},
-        "maj_at_k": {str(k): fmean(p.majority_at(k) for p in problems if p.samples >= k) for k in ks},
+        "pass_at_k": {str(k): _mean([p.pass_at(k) for p in problems if p.samples >= k]) for k in ks},
+        "maj_at_k": {str(k): _mean([p.majority_at(k) for p in problems if p.samples >= k]) for k in ks},
     }
 
 
