@@ -65,8 +65,8 @@ class Keep(BaseModel):
     prefer: Literal["shortest", "first"] = "shortest"
     """Which ones those are."""
 
-    def steps(self) -> list[Step]:
-        """The steps to give to `curate`."""
+    def filters(self) -> list[Filter]:
+        """What looks at every row alone, in order."""
         filters: list[Filter] = []
         if self.untruncated:
             filters.append(untruncated)
@@ -76,9 +76,17 @@ class Keep(BaseModel):
             filters.append(well_formed)
         if self.single_language > 0 or self.language:
             filters.append(single_language(self.single_language, self.language))
-        filters.append(readable(self.repeats, self.max_attempts, self.max_tokens))
-        steps = [each(filter_) for filter_ in filters] + [deduplicate]
-        return steps if self.per_problem is None else [*steps, at_most(self.per_problem, self.prefer)]
+        return [*filters, readable(self.repeats, self.max_attempts, self.max_tokens)]
+
+    def together(self) -> list[Step]:
+        """What looks at all rows that the filters leave, in order."""
+        if self.per_problem is None:
+            return [deduplicate]
+        return [deduplicate, at_most(self.per_problem, self.prefer)]
+
+    def steps(self) -> list[Step]:
+        """The steps to give to `curate`."""
+        return [*map(each, self.filters()), *self.together()]
 
 
 def curate(rows: Iterable[SampleRow], steps: Sequence[Step]) -> Curated:

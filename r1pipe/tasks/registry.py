@@ -1,9 +1,9 @@
 """Tasks by name, as a recipe writes them, and mixtures of them."""
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from r1pipe.errors import UsageError
 from r1pipe.tasks.base import Item, JudgeRule, Split, Task, TruncatedRule
@@ -75,6 +75,10 @@ class TaskSpec(BaseModel):
         if self.name == "jsonl":
             return "all"
         return "held-out" if self.name == "countdown" and self.numbers == 4 else "seen"
+
+
+TaskSpecs = Annotated[list[TaskSpec], BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
+"""One task or a list of them, as a recipe may write it."""
 
 
 def make_task(spec: TaskSpec) -> Task:

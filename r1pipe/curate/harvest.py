@@ -1,0 +1,57 @@
+"""Choosing while rows still come in."""
+
+from collections.abc import Sequence
+
+from r1pipe.curate.filters import Curated, Keep, RejectedRow, Step, curate, each
+from r1pipe.measure.samples import SampleRow
+
+
+class Harvest:
+    """Rows as they come in, parted as `curate` would part them all together."""
+
+    def __init__(self, keep: Keep, limit: int | None = None) -> None:
+        self._filters = [each(filter_) for filter_ in keep.filters()]
+        self._together: list[Step] = keep.together()
+        self._limit = limit
+        self._kept: list[SampleRow] = []
+        self._rejected: list[RejectedRow] = []
+        self.generated = 0
+        """Rows that came in."""
+        self.undecided = 0
+        """Of those, the ones without a verdict."""
+
+    @property
+    def accepted(self) -> int:
+        """Rows that each alone may be kept."""
+        return len(self._kept)
+
+    def add(self, rows: Sequence[SampleRow]) -> None:
+        """Take in a batch."""
+        self.generated += len(rows)
+        self.undecided += sum(row["verdict"] == "undecided" for row in rows)
+        parted = curate(rows, self._filters)
+        self._kept += parted.kept
+        self._rejected += parted.rejected
+
+    def full(self) -> bool:
+        """Whether there are as many rows to keep as are wanted."""
+        if self._limit is None or self.accepted < self._limit:
+            return False
+        return len(curate(self._kept, self._together).kept) >= self._limit
+
+    def chosen(self) -> Curated:
+        """Part all rows that came in; of more than are wanted the first are kept."""
+        steps = self._together if self._limit is None else [*self._together, first(self._limit)]
+        last = curate(self._kept, steps)
+        chosen = Curated(last.kept, [*self._rejected, *last.rejected])
+        assert sum(chosen.counts.values()) == self.generated, "a row was lost"
+        return chosen
+
+
+def first(count: int) -> Step:
+    """Keep so many rows in all."""
+
+    def step(rows: Sequence[SampleRow]) -> Curated:
+        return Curated(list(rows[:count]), [{**row, "rejected": "beyond the limit"} for row in rows[count:]])
+
+    return step

@@ -1,0 +1,62 @@
+"""What is asked of a model: tasks' items as prompts in tokens, and the judged row of each completion."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from r1pipe.measure.samples import SampleRow, sample_row
+from r1pipe.prompting import Template, opens_thinking, render
+from r1pipe.tasks import Item, Task
+from r1pipe.tasks.rows import Rows
+from r1pipe.train.text import encode_prompt
+from r1pipe.verify.verdict import Completion
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One item, rendered."""
+
+    task: Task
+    item: Item
+    prompt: str
+    token_ids: list[int]
+
+    def judged(self, sample: int, text: str, *, tokens: int, truncated: bool = False) -> SampleRow:
+        """The row of one completion of `tokens` tokens, its EOS included, with the task's verdict on it."""
+        completion = Completion(text, opens_thinking(self.prompt), truncated, tokens)
+        verdict = self.task.judge(self.item, completion)
+        return sample_row(self.task.name, self.item, sample, completion, verdict)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """All that is asked, in order, and what could not be."""
+
+    questions: list[Question]
+    set_aside: list[dict[str, Any]]
+    """Broken rows of the tasks' files and over-long prompts, each with its `reason`."""
+
+
+def ask(
+    items: Iterable[tuple[Task, Item]], template: Template, tokenizer: "PreTrainedTokenizerBase", room: int
+) -> Asked:
+    """Render and tokenise the items; a prompt of more than `room` tokens is set aside."""
+    asked = Asked([], [])
+    tasks: dict[int, Task] = {}
+    for task, item in items:
+        tasks[id(task)] = task
+        prompt = render(template, item.question, reasoning=item.reasoning, tokenizer=tokenizer)
+        token_ids = encode_prompt(tokenizer, prompt)
+        if len(token_ids) <= room:
+            asked.questions.append(Question(task, item, prompt, token_ids))
+        else:
+            reason = f"the prompt has {len(token_ids)} tokens, and there is room for {room}"
+            asked.set_aside.append({"id": item.id, "task": task.name, "reason": reason, "prompt": prompt})
+    for task in tasks.values():
+        for bad in task.bad if isinstance(task, Rows) else ():
+            row = {"path": bad.path, "line": bad.line, "reason": bad.reason, "row": bad.text}
+            asked.set_aside.append({"task": task.name, **row})
+    return asked

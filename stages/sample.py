@@ -1,0 +1,399 @@
+"""Sampling: completions of a checkpoint, each judged, of which the good ones become training data.
+
+The work is a fixed sequence of batches. Each asks fixed prompts with a seed of its own, and what came of it
+is in the journal before the next one begins. So a stage that was stopped goes on with the first batch that
+the journal does not hold whole, and ends with the same rows as one that was not.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, cast
+
+from pydantic import Field, model_validator
+
+from r1pipe import jsonl
+from r1pipe.curate import Curated, Harvest, Keep, Rewrite, TraceRow, make_readable, trace_row
+from r1pipe.errors import RunFailed, UsageError
+from r1pipe.measure.samples import SampleRow, target_of
+from r1pipe.prompting import OPEN_THINK, Template, opens_thinking
+from r1pipe.rollout import Engine, Sampling
+from r1pipe.rollout.asking import Question, ask
+from r1pipe.stage import CheckpointRef, Inputs, Outcome, StageConfig, Work
+from r1pipe.tasks import TaskSpecs, mixture
+from r1pipe.tasks.countdown import Countdown
+from r1pipe.train.determinism import derive_seed
+from r1pipe.train.text import decode_completions, open_tokenizer
+from r1pipe.world.demonstrations import demonstrations
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+VERSION = 1
+SUMMARY = "Sample completions from a model, judge each, and keep the good ones as data."
+
+
+class Config(StageConfig):
+    """What the `sample` stage reads from a recipe."""
+
+    makes: ClassVar = "dataset"
+
+    model: CheckpointRef
+    """The checkpoint that answers. With `answers: gold` only its tokenizer is used, for the prompts."""
+    task: TaskSpecs
+    """What is asked: one task, or several mixed by their weights."""
+    prompts: int | None = Field(default=None, ge=1)
+    """How many prompts; one pass over the tasks' splits when it is not set."""
+    samples: int = Field(default=1, ge=1)
+    """Completions per prompt."""
+    answers: Literal["model", "gold"] = "model"
+    """Who answers: the model, or the task itself, as data for questions that need no thinking."""
+    template: Template = "r1-zero"
+    """How a question becomes a prompt: `r1-zero` (the paper's, for a base), `chat` or `plain`."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Of the sampling; 0 takes the most likely token."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Smallest set of tokens whose probability reaches this is drawn from; 1 draws from all."""
+    top_k: int = Field(default=0, ge=0)
+    """This many of the likeliest tokens are drawn from; 0 draws from all."""
+    max_new_tokens: int = Field(default=512, ge=1)
+    """A completion that reaches this many tokens is cut off and counts as truncated."""
+    batch: int = Field(default=256, ge=1)
+    """Completions generated side by side. What is drawn depends on it."""
+    keep: Keep = Keep()
+    """Which completions are kept."""
+    limit: int | None = Field(default=None, ge=1)
+    """How many of the model's completions are kept in all; once there are so many, no more are generated."""
+    rewrite: Rewrite | None = None
+    """Makes right answers readable before they are chosen from; each is judged again and must pass again."""
+    solver: int = Field(default=0, ge=0)
+    """Rows written by the tiny world's solver, added to those of the model: countdown problems of the split
+    "seen" that are not among the kept ones, in one language and with a summary."""
+    solver_temperature: float = Field(default=30.0, gt=0)
+    """How well the solver guesses; high is nearly blind."""
+
+    @model_validator(mode="after")
+    def _gold_is_an_answer(self) -> "Config":
+        if self.answers == "gold":
+            for spec in self.task:
+                if spec.name == "countdown" or (spec.name == "jsonl" and spec.reasoning):
+                    way_out = "set reasoning: false" if spec.name == "jsonl" else "set answers: model"
+                    raise ValueError(
+                        f"answers: gold is for questions that need no thinking; task {spec.name!r} asks "
+                        f"for it, {way_out}"
+                    )
+            if self.samples > 1:
+                raise ValueError(f"answers: gold gives one answer to a prompt, samples is {self.samples}")
+        return self
+
+
+def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
+    """Ask, judge, choose; publish the kept rows, and beside them the others with their reasons."""
+    checkpoint = inputs.one("model")
+    writer = (Gold if config.answers == "gold" else Model)(config, checkpoint.path)
+    pairs = mixture(config.task, config.prompts, work.seed)
+    asked = ask(pairs, config.template, writer.tokenizer, writer.room)
+    if asked.set_aside:
+        work.say(f"Set aside as broken or too long for the context: {len(asked.set_aside)} of the prompts.")
+    if not asked.questions:
+        raise UsageError(
+            f"All {len(asked.set_aside)} prompts are too long: the model's context leaves {writer.room} "
+            "tokens for them. Set `max_new_tokens` lower, or take a model with a longer context."
+        )
+    rows = Rows(config, writer.tokenizer, checkpoint.name)
+    harvest = Harvest(config.keep, config.limit)
+    tokens = 0
+    for batch in Batches(config, asked.questions, writer, work):
+        harvest.add([rows.of(question, row, batch.seed) for question, row in batch.rows])
+        tokens += batch.tokens
+        if batch.seconds is not None:
+            work.log(_log_row(batch, harvest))
+        work.progress(batch.done, batch.total, "completions")
+        if harvest.full():
+            break
+    chosen = harvest.chosen()
+    if not chosen.kept:
+        raise RunFailed(_none_kept(harvest.generated, chosen, work.dir / JOURNAL))
+    solved = rows.solved(writer.room, {row["problem_id"] for row in chosen.kept}, work.seed)
+    folder = _publish(work.dir / "published", [*chosen.kept, *solved], chosen.rejected, asked.set_aside)
+    metrics = _metrics(harvest, chosen) | {"prompts": len(asked.questions), "set_aside": len(asked.set_aside)}
+    return Outcome(
+        "dataset",
+        folder,
+        metrics | {"solver": len(solved)},
+        tokens=tokens if config.answers == "model" else None,
+    )
+
+
+# --- Who answers
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One completion."""
+
+    text: str
+    tokens: int
+    """The EOS included."""
+    truncated: bool = False
+
+
+class Writer(Protocol):
+    """Whoever writes completions."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    room: int
+    """The most tokens that a prompt may have."""
+
+    def write(self, questions: Sequence[Question], seed: int) -> list[Written]:
+        """One completion for each question, in order; a function of the questions and the seed."""
+        ...
+
+
+class Model:
+    """The checkpoint."""
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        import torch
+
+        from r1pipe.rollout.local import TransformersEngine
+        from r1pipe.train import models
+
+        model, self.tokenizer = models.open_model(folder)
+        self.room = models.context_of(model) - config.max_new_tokens
+        self.sampling = Sampling(config.max_new_tokens, config.temperature, config.top_p, config.top_k)
+        self.engine: Engine = TransformersEngine(
+            model.to("cuda" if torch.cuda.is_available() else "cpu"),
+            eos_id=self.tokenizer.eos_token_id,
+            pad_id=self.tokenizer.pad_token_id,
+            batch=config.batch,
+        )
+
+    def write(self, questions: Sequence[Question], seed: int) -> list[Written]:
+        """Sample one completion for each."""
+        rollouts = self.engine.generate([each.token_ids for each in questions], self.sampling, seed=seed)
+        texts = decode_completions(self.tokenizer, [rollout.token_ids for rollout in rollouts])
+        return [
+            Written(text, len(rollout.token_ids), rollout.finish == "length")
+            for text, rollout in zip(texts, rollouts, strict=True)
+        ]
+
+
+class Gold:
+    """The tasks' own right answers."""
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        self.tokenizer = open_tokenizer(folder)
+        self.room = int(self.tokenizer.model_max_length)
+        self.space = "" if config.template == "chat" else " "  # a chat template ends where the answer begins
+
+    def write(self, questions: Sequence[Question], seed: int) -> list[Written]:
+        """Give each its answer."""
+        texts = [f"{self.space}{each.item.gold}" for each in questions]
+        return [Written(text, tokens_of(text, self.tokenizer)) for text in texts]
+
+
+def tokens_of(text: str, tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Length of a completion that was not generated, with the EOS that it will end in."""
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1
+
+
+# --- The work, batch by batch
+
+
+JOURNAL: Final = "completions.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A stretch of the work that is done."""
+
+    step: int
+    """From 1."""
+    rows: list[tuple[Question, SampleRow]]
+    seed: int
+    done: int
+    """Completions up to the end of it."""
+    total: int
+    seconds: float | None
+    """None for one that was found in the journal."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of its completions."""
+        return sum(row["tokens"] for _, row in self.rows)
+
+
+class Batches:
+    """All batches in order: taken from the journal where it holds them whole, else written and journalled."""
+
+    def __init__(self, config: Config, questions: Sequence[Question], writer: Writer, work: Work) -> None:
+        self._size = config.batch
+        self._writer = writer
+        self._work = work
+        self._pairs = _numbered(questions, config.samples)
+
+    def __iter__(self) -> Iterator[Batch]:
+        with jsonl.Journal(self._work.dir / JOURNAL) as journal:
+            known = {_key(row): row for row in cast(list[SampleRow], journal.rows())}
+            resumed = False
+            for step, start in enumerate(range(0, len(self._pairs), self._size), 1):
+                pairs = self._pairs[start : start + self._size]
+                seed = derive_seed(self._work.seed, "sample", step)
+                began = None
+                if any((question.item.id, sample) not in known for question, sample in pairs):
+                    self._work.pause_point()
+                    if not resumed:
+                        self._work.rewind(step - 1)
+                        resumed = True
+                    began = time.monotonic()
+                    fresh = [row for row in self._write(pairs, seed) if _key(row) not in known]
+                    journal.append([dict(row) for row in fresh])
+                    known |= {_key(row): row for row in fresh}
+                seconds = None if began is None else time.monotonic() - began
+                rows = [(question, known[question.item.id, sample]) for question, sample in pairs]
+                yield Batch(step, rows, seed, start + len(pairs), len(self._pairs), seconds)
+
+    def _write(self, pairs: Sequence[tuple[Question, int]], seed: int) -> list[SampleRow]:
+        written = self._writer.write([question for question, _ in pairs], seed)
+        return [
+            question.judged(sample, each.text, tokens=each.tokens, truncated=each.truncated)
+            for (question, sample), each in zip(pairs, written, strict=True)
+        ]
+
+
+def _numbered(questions: Sequence[Question], samples: int) -> list[tuple[Question, int]]:
+    """Every completion to be made; a problem that is asked again goes on counting its samples."""
+    asked: dict[str, int] = {}
+    pairs = []
+    for question in questions:
+        begin = asked.get(question.item.id, 0)
+        pairs += [(question, begin + i) for i in range(samples)]
+        asked[question.item.id] = begin + samples
+    return pairs
+
+
+def _key(row: SampleRow) -> tuple[str, int]:
+    return row["problem_id"], row["sample"]
+
+
+# --- The rows
+
+
+class Rows:
+    """Makes rows of training data: of what the model wrote, and of what the solver writes."""
+
+    def __init__(self, config: Config, tokenizer: "PreTrainedTokenizerBase", model: str) -> None:
+        self.config = config
+        self.tokenizer = tokenizer
+        self.model = model
+
+    def of(self, question: Question, row: SampleRow, seed: int) -> TraceRow:
+        """The row of a completion, made readable if it is right and the recipe asks for it."""
+        prompt, language = question.prompt, self.config.keep.language
+        if self.config.answers == "gold":
+            return trace_row(row, prompt=prompt, source="gold", language=language)
+        text = self._readable(row)
+        if text is not None:
+            again = question.judged(row["sample"], text, tokens=tokens_of(text, self.tokenizer))
+        return trace_row(
+            row if text is None else again,
+            prompt=prompt,
+            source="model" if text is None else "rewritten",
+            language=language,
+            original=None if text is None else row["completion"],
+            model=self.model,
+            temperature=self.config.temperature,
+            seed=seed,
+        )
+
+    def _readable(self, row: SampleRow) -> str | None:
+        """What a right answer is rewritten to, or None where it stays as it is."""
+        if self.config.rewrite is None or row["verdict"] != "pass":
+            return None
+        text = make_readable(
+            row["completion"], opened=row["opened"], target=target_of(row), how=self.config.rewrite
+        )
+        return None if text == row["completion"] else text
+
+    def solved(self, room: int, taken: set[str], seed: int) -> list[TraceRow]:
+        """The solver's rows, about problems that are not `taken`; raises `UsageError` where it runs out."""
+        wanted = self.config.solver
+        rows = list(islice(self._solved(room, taken, derive_seed(seed, "solver")), wanted))
+        if len(rows) < wanted:
+            raise UsageError(
+                f"The solver could write {len(rows)} rows that `keep` allows, {wanted} were asked for. "
+                "Set `solver` lower, or loosen `keep`."
+            )
+        return rows
+
+    def _solved(self, room: int, taken: set[str], seed: int) -> Iterator[TraceRow]:
+        filters = self.config.keep.filters()
+        how = self.config.rewrite or Rewrite()
+        language = self.config.keep.language or how.language
+        temperature = self.config.solver_temperature
+        written = demonstrations(seed, temperature=temperature, language=language, summary=how.summary)
+        for item, text in written:
+            if item.id in taken:
+                continue
+            for question in ask([(Countdown(), item)], self.config.template, self.tokenizer, room).questions:
+                whole = text if opens_thinking(question.prompt) else f"{OPEN_THINK} {text}"
+                row = question.judged(0, whole, tokens=tokens_of(whole, self.tokenizer))
+                if all(filter_(row) is None for filter_ in filters):
+                    prompt = question.prompt
+                    yield trace_row(row, prompt=prompt, source="solver", language=language)
+
+
+# --- What is published
+
+
+def _publish(
+    folder: Path,
+    kept: Sequence[SampleRow],
+    rejected: Sequence[dict[str, Any]],
+    set_aside: Sequence[dict[str, Any]],
+) -> Path:
+    """Write the parts, which are the dataset, and the other files, which `load_dataset` does not read."""
+    jsonl.write_shards(folder, (dict(row) for row in kept))
+    jsonl.write_rows(folder / "rejects.jsonl", rejected)
+    if set_aside:
+        jsonl.write_rows(folder / "set-aside.jsonl", set_aside)
+    return folder
+
+
+def _metrics(harvest: Harvest, chosen: Curated) -> dict[str, Any]:
+    kept = len(chosen.kept)
+    return {
+        "generated": harvest.generated,
+        "kept": kept,
+        "rejected": {reason: count for reason, count in chosen.counts.items() if reason != "kept"},
+        "acceptance": kept / harvest.generated,
+        "undecided": harvest.undecided,
+        "rewritten": sum(cast(TraceRow, row)["source"] == "rewritten" for row in chosen.kept),
+    }
+
+
+def _log_row(batch: Batch, harvest: Harvest) -> dict[str, Any]:
+    seconds = max(batch.seconds or 0.0, 1e-9)
+    passed = sum(row["verdict"] == "pass" for _, row in batch.rows)
+    return {
+        "step": batch.step,
+        "generated": harvest.generated,
+        "accepted": harvest.accepted,
+        "acceptance": harvest.accepted / harvest.generated,
+        "pass_rate": passed / len(batch.rows),
+        "mean_tokens": batch.tokens / len(batch.rows),
+        "truncated": sum(row["truncated"] for _, row in batch.rows) / len(batch.rows),
+        "tokens_per_second": batch.tokens / seconds,
+        "passed_per_second": passed / seconds,
+    }
+
+
+def _none_kept(generated: int, chosen: Curated, journal: Path) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in chosen.counts.items() if reason != "kept")
+    return (
+        f"None of {generated} completions was kept: {reasons}. Take a model that does better at this task, "
+        f"ask more `prompts` or `samples`, or loosen `keep`. The completions are in '{journal}'."
+    )
