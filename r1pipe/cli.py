@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from r1pipe.stage import StageConfig
 
 SUMMARIES = {
+    "corpus": "Write the tiny world's corpus, from which a base model is pretrained.",
     "pretrain": "Make a small base model from nothing.",
     "checkpoint": "Check an existing model, by path or Hugging Face id, and register it.",
     "sft": "Fine-tune a model on prompts with given completions.",

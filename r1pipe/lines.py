@@ -15,7 +15,9 @@ _NUMBERS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("loss", "loss", "{:.3f}".format),
     ("reward", "reward", "{:.3f}".format),
     ("accuracy", "accuracy", "{:.3f}".format),
+    ("pass_at_1", "pass@1", "{:.3f}".format),
     ("length", "length", "{:.1f}".format),
+    ("mean_tokens", "length", "{:.1f}".format),
     ("truncated", "truncated", percent),
     ("groups_without_spread", "no spread", percent),
     ("undecided", "undecided", percent),
@@ -29,7 +31,7 @@ _PARTS = ("generation", "reward", "training")
 
 
 def metrics_line(row: Row) -> str:
-    """One logged step: where it is, its numbers, where the time went, how long it will take.
+    """One logged step: where it is, whose it is, its numbers, where the time went, how long it will take.
 
     >>> metrics_line({"step": 20, "steps": 130, "reward": 0.512, "length": 58.2, "tokens_per_second": 8123.0})
     'step 20/130  reward 0.512  length 58.2  tokens/s 8.12k'
@@ -40,6 +42,8 @@ def metrics_line(row: Row) -> str:
 def _pieces(row: Row) -> Iterator[str]:
     if "step" in row:
         yield f"step {row['step']}/{row['steps']}" if "steps" in row else f"step {row['step']}"
+    if "model" in row:
+        yield f"{row['model']} on {row['set']}"
     for key, label, reads in _NUMBERS:
         value = row.get(key)
         if value is None or (key == "loss" and "reward" in row) or (key == "undecided" and not value):

@@ -15,6 +15,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
+from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -28,14 +29,18 @@ Runner = Callable[[str, Callable[[], StageConfig], Path, int, bool, bool], None]
 """Runs a verb: (verb, config, out, seed, json, debug); making the config may raise `UsageError`."""
 
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
-    "pretrain": ("r1pipe pretrain --out base", "r1pipe rl --model base --task countdown --out zero"),
+    "corpus": ("r1pipe corpus --out corpus", "r1pipe pretrain --data corpus --out base"),
+    "pretrain": (
+        "r1pipe pretrain --data corpus --out base",
+        "r1pipe rl --model base --task countdown --out zero",
+    ),
     "checkpoint": (
         "r1pipe checkpoint --model Qwen/Qwen2.5-0.5B@main --out base",
         "r1pipe sft --model base --data rows.jsonl --out sft",
     ),
     "sft": (
         "r1pipe sft --model base --data rows.jsonl --out sft",
-        "r1pipe evaluate --models sft --task countdown --out scores",
+        "r1pipe evaluate --models sft --out scores",
     ),
     "rl": (
         "r1pipe rl --model base --task countdown --steps 50 --out zero",
@@ -47,10 +52,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "distill": (
         "r1pipe distill --model student-base --data traces --out student",
-        "r1pipe evaluate --models student --task countdown --out scores",
+        "r1pipe evaluate --models student --out scores",
     ),
     "evaluate": (
-        "r1pipe evaluate --models base --models zero --task countdown --out scores",
+        "r1pipe evaluate --models base --models zero --out scores",
         "r1pipe lineage scores",
     ),
 }
@@ -201,6 +206,8 @@ def _help(info: FieldInfo) -> str:
     """The sentence under the field, and its default; square brackets are no markup there."""
     told = " ".join((info.description or "").split())
     default = info.get_default(call_default_factory=True)
+    if isinstance(default, dict):  # of models, it may be, which are told as they are written in a recipe
+        default = TypeAdapter(Any).dump_python(default, exclude_unset=True)
     if info.is_required():
         told += " Required."
     elif default is not PydanticUndefined and default is not None and default not in ({}, [], ""):

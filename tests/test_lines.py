@@ -35,6 +35,13 @@ def test_a_step_of_fine_tuning_shows_its_loss() -> None:
     assert metrics_line({"step": 5, "steps": 9, "loss": 1.25}) == "step 5/9  loss 1.250"
 
 
+def test_an_evaluation_says_whose_score_it_is() -> None:
+    """Model and set come before the numbers."""
+    row = {"step": 2, "steps": 8, "model": "zero", "set": "held-out", "pass_at_1": 0.751, "stderr": 0.014}
+    line = "step 2/8  zero on held-out  pass@1 0.751  length 64.2  truncated 0.4 %"
+    assert metrics_line(row | {"mean_tokens": 64.25, "truncated": 0.004}) == line
+
+
 def test_undecided_verdicts_are_shown_when_there_are_any() -> None:
     """None are nothing to say; some are a sign that the judge is in trouble."""
     assert "undecided 3 %" in metrics_line(RL_ROW | {"undecided": 0.03})
