@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 from pydantic import Field, model_validator
 
@@ -19,13 +19,13 @@ from r1pipe.curate import Curated, Harvest, Keep, Rewrite, TraceRow, make_readab
 from r1pipe.errors import RunFailed, UsageError
 from r1pipe.measure.samples import SampleRow, target_of
 from r1pipe.prompting import OPEN_THINK, Template, opens_thinking
-from r1pipe.rollout import Engine, Sampling
+from r1pipe.rollout import Sampling
 from r1pipe.rollout.asking import Question, ask
+from r1pipe.rollout.writers import GoldWriter, ModelWriter, Writer, tokens_of
 from r1pipe.stage import CheckpointRef, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import TaskSpecs, mixture
 from r1pipe.tasks.countdown import Countdown
 from r1pipe.train.determinism import derive_seed
-from r1pipe.train.text import decode_completions, open_tokenizer
 from r1pipe.world.demonstrations import demonstrations
 
 if TYPE_CHECKING:
@@ -88,11 +88,20 @@ class Config(StageConfig):
                 raise ValueError(f"answers: gold gives one answer to a prompt, samples is {self.samples}")
         return self
 
+    @model_validator(mode="after")
+    def _one_language(self) -> "Config":
+        if self.rewrite and self.keep.language not in (None, self.rewrite.language):
+            raise ValueError(
+                f"keep.language is {self.keep.language} and rewrite.language is {self.rewrite.language}: "
+                "nothing rewritten could be kept; set them alike"
+            )
+        return self
+
 
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     """Ask, judge, choose; publish the kept rows, and beside them the others with their reasons."""
     checkpoint = inputs.one("model")
-    writer = (Gold if config.answers == "gold" else Model)(config, checkpoint.path)
+    writer = _writer(config, checkpoint.path)
     pairs = mixture(config.task, config.prompts, work.seed)
     asked = ask(pairs, config.template, writer.tokenizer, writer.room)
     if asked.set_aside:
@@ -118,86 +127,20 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
         raise RunFailed(_none_kept(harvest.generated, chosen, work.dir / JOURNAL))
     solved = rows.solved(writer.room, {row["problem_id"] for row in chosen.kept}, work.seed)
     folder = _publish(work.dir / "published", [*chosen.kept, *solved], chosen.rejected, asked.set_aside)
-    metrics = _metrics(harvest, chosen) | {"prompts": len(asked.questions), "set_aside": len(asked.set_aside)}
-    return Outcome(
-        "dataset",
-        folder,
-        metrics | {"solver": len(solved)},
-        tokens=tokens if config.answers == "model" else None,
-    )
+    metrics = {
+        "prompts": -(-harvest.generated // config.samples),
+        **_metrics(harvest, chosen),
+        "solver": len(solved),
+        "set_aside": len(asked.set_aside),
+    }
+    return Outcome("dataset", folder, metrics, tokens=tokens if config.answers == "model" else None)
 
 
-# --- Who answers
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """One completion."""
-
-    text: str
-    tokens: int
-    """The EOS included."""
-    truncated: bool = False
-
-
-class Writer(Protocol):
-    """Whoever writes completions."""
-
-    tokenizer: "PreTrainedTokenizerBase"
-    room: int
-    """The most tokens that a prompt may have."""
-
-    def write(self, questions: Sequence[Question], seed: int) -> list[Written]:
-        """One completion for each question, in order; a function of the questions and the seed."""
-        ...
-
-
-class Model:
-    """The checkpoint."""
-
-    def __init__(self, config: Config, folder: Path) -> None:
-        import torch
-
-        from r1pipe.rollout.local import TransformersEngine
-        from r1pipe.train import models
-
-        model, self.tokenizer = models.open_model(folder)
-        self.room = models.context_of(model) - config.max_new_tokens
-        self.sampling = Sampling(config.max_new_tokens, config.temperature, config.top_p, config.top_k)
-        self.engine: Engine = TransformersEngine(
-            model.to("cuda" if torch.cuda.is_available() else "cpu"),
-            eos_id=self.tokenizer.eos_token_id,
-            pad_id=self.tokenizer.pad_token_id,
-            batch=config.batch,
-        )
-
-    def write(self, questions: Sequence[Question], seed: int) -> list[Written]:
-        """Sample one completion for each."""
-        rollouts = self.engine.generate([each.token_ids for each in questions], self.sampling, seed=seed)
-        texts = decode_completions(self.tokenizer, [rollout.token_ids for rollout in rollouts])
-        return [
-            Written(text, len(rollout.token_ids), rollout.finish == "length")
-            for text, rollout in zip(texts, rollouts, strict=True)
-        ]
-
-
-class Gold:
-    """The tasks' own right answers."""
-
-    def __init__(self, config: Config, folder: Path) -> None:
-        self.tokenizer = open_tokenizer(folder)
-        self.room = int(self.tokenizer.model_max_length)
-        self.space = "" if config.template == "chat" else " "  # a chat template ends where the answer begins
-
-    def write(self, questions: Sequence[Question], seed: int) -> list[Written]:
-        """Give each its answer."""
-        texts = [f"{self.space}{each.item.gold}" for each in questions]
-        return [Written(text, tokens_of(text, self.tokenizer)) for text in texts]
-
-
-def tokens_of(text: str, tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Length of a completion that was not generated, with the EOS that it will end in."""
-    return len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1
+def _writer(config: Config, folder: Path) -> Writer:
+    if config.answers == "gold":
+        return GoldWriter(folder, space=config.template != "chat")  # those end where the answer begins
+    sampling = Sampling(config.max_new_tokens, config.temperature, config.top_p, config.top_k)
+    return ModelWriter(folder, sampling, config.batch)
 
 
 # --- The work, batch by batch
@@ -238,22 +181,23 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         with jsonl.Journal(self._work.dir / JOURNAL) as journal:
             known = {_key(row): row for row in cast(list[SampleRow], journal.rows())}
-            resumed = False
+            going_on = False
             for step, start in enumerate(range(0, len(self._pairs), self._size), 1):
                 pairs = self._pairs[start : start + self._size]
                 seed = derive_seed(self._work.seed, "sample", step)
-                began = None
-                if any((question.item.id, sample) not in known for question, sample in pairs):
+                begun = time.monotonic()
+                whole = all((question.item.id, sample) in known for question, sample in pairs)
+                if not whole:
                     self._work.pause_point()
-                    if not resumed:
+                    if not going_on:
                         self._work.rewind(step - 1)
-                        resumed = True
-                    began = time.monotonic()
+                        going_on = True
+                    # A kill may have left the first rows of a batch: they are the same as those made again.
                     fresh = [row for row in self._write(pairs, seed) if _key(row) not in known]
                     journal.append([dict(row) for row in fresh])
                     known |= {_key(row): row for row in fresh}
-                seconds = None if began is None else time.monotonic() - began
                 rows = [(question, known[question.item.id, sample]) for question, sample in pairs]
+                seconds = None if whole else time.monotonic() - begun
                 yield Batch(step, rows, seed, start + len(pairs), len(self._pairs), seconds)
 
     def _write(self, pairs: Sequence[tuple[Question, int]], seed: int) -> list[SampleRow]:

@@ -1,6 +1,7 @@
 """Completions as a patient writer of the tiny world would put them: the solver's, in one language."""
 
 from collections.abc import Iterator
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -28,7 +29,11 @@ def demonstrations(
         tried = guesses(tuple(item.gold["numbers"]), target, MOST_ATTEMPTS, temperature, rng)
         if tried[-1].value == target:
             thinking = write_thinking(
-                tried, target, language=lambda: language, reflects=lambda rng=rng: rng.random() < REFLECTIONS
+                tried, target, language=lambda: language, reflects=partial(_chance, rng)
             )
             answer = write_answer(tried[-1], summary=language if summary else None)
             yield item, f"{thinking} </think> {answer}"
+
+
+def _chance(rng: Random) -> bool:
+    return rng.random() < REFLECTIONS
