@@ -19,6 +19,7 @@ _NUMBERS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("length", "length", "{:.1f}".format),
     ("mean_tokens", "length", "{:.1f}".format),
     ("truncated", "truncated", percent),
+    ("acceptance", "accepted", percent),
     ("groups_without_spread", "no spread", percent),
     ("undecided", "undecided", percent),
     ("kl", "kl", "{:.4f}".format),

@@ -47,7 +47,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "r1pipe sample --model zero --task countdown --out traces",
     ),
     "sample": (
-        "r1pipe sample --model zero --task countdown --set task.count=200 --out traces",
+        "r1pipe sample --model zero --task countdown --prompts 200 --out traces",
         "r1pipe distill --model student-base --data traces --out student",
     ),
     "distill": (

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from r1pipe.errors import RunFailed, UsageError
 from r1pipe.prompting import Template, opens_thinking, parse, render
 from r1pipe.rewards import LanguageWhen, Reward, RewardInput, RewardName, make_rewards
 from r1pipe.rollout import Rollout
 from r1pipe.stage import NEUTRAL, CheckpointRef, Inputs, Outcome, StageConfig, Work
-from r1pipe.tasks import Item, Task, TaskSpec, mixture
+from r1pipe.tasks import Item, Task, TaskSpecs, mixture
 from r1pipe.train.determinism import epochs_of
 from r1pipe.train.text import decode_completions, encode_prompt
 from r1pipe.verify.verdict import Completion
@@ -53,7 +53,7 @@ class Config(StageConfig):
 
     model: CheckpointRef
     """The policy to start from."""
-    task: Annotated[list[TaskSpec], BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
+    task: TaskSpecs
     """What is asked: one task, or several mixed by their weights."""
     template: Template = "r1-zero"
     """How a question becomes a prompt: `r1-zero` (the paper's, for a base), `chat` or `plain`."""

@@ -115,10 +115,10 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     harvest = Harvest(config.keep, config.limit)
     tokens = 0
     for batch in Batches(config, asked.questions, writer, work):
-        harvest.add([rows.of(question, row, batch.seed) for question, row in batch.rows])
+        accepted = harvest.add([rows.of(question, row, batch.seed) for question, row in batch.rows])
         tokens += batch.tokens
         if batch.seconds is not None:
-            work.log(_log_row(batch, harvest))
+            work.log(_log_row(batch, accepted, harvest))
         work.progress(batch.done, batch.total, "completions")
         if harvest.full():
             break
@@ -155,6 +155,7 @@ class Batch:
 
     step: int
     """From 1."""
+    steps: int
     rows: list[tuple[Question, SampleRow]]
     seed: int
     done: int
@@ -182,7 +183,8 @@ class Batches:
         with jsonl.Journal(self._work.dir / JOURNAL) as journal:
             known = {_key(row): row for row in cast(list[SampleRow], journal.rows())}
             going_on = False
-            for step, start in enumerate(range(0, len(self._pairs), self._size), 1):
+            starts = range(0, len(self._pairs), self._size)
+            for step, start in enumerate(starts, 1):
                 pairs = self._pairs[start : start + self._size]
                 seed = derive_seed(self._work.seed, "sample", step)
                 begun = time.monotonic()
@@ -198,7 +200,7 @@ class Batches:
                     known |= {_key(row): row for row in fresh}
                 rows = [(question, known[question.item.id, sample]) for question, sample in pairs]
                 seconds = None if whole else time.monotonic() - begun
-                yield Batch(step, rows, seed, start + len(pairs), len(self._pairs), seconds)
+                yield Batch(step, len(starts), rows, seed, start + len(pairs), len(self._pairs), seconds)
 
     def _write(self, pairs: Sequence[tuple[Question, int]], seed: int) -> list[SampleRow]:
         written = self._writer.write([question for question, _ in pairs], seed)
@@ -319,19 +321,20 @@ def _metrics(harvest: Harvest, chosen: Curated) -> dict[str, Any]:
     }
 
 
-def _log_row(batch: Batch, harvest: Harvest) -> dict[str, Any]:
+def _log_row(batch: Batch, accepted: int, harvest: Harvest) -> dict[str, Any]:
     seconds = max(batch.seconds or 0.0, 1e-9)
-    passed = sum(row["verdict"] == "pass" for _, row in batch.rows)
+    rows = [row for _, row in batch.rows]
     return {
         "step": batch.step,
+        "steps": batch.steps,
         "generated": harvest.generated,
         "accepted": harvest.accepted,
-        "acceptance": harvest.accepted / harvest.generated,
-        "pass_rate": passed / len(batch.rows),
-        "mean_tokens": batch.tokens / len(batch.rows),
-        "truncated": sum(row["truncated"] for _, row in batch.rows) / len(batch.rows),
+        "accuracy": sum(row["verdict"] == "pass" for row in rows) / len(rows),
+        "acceptance": accepted / len(rows),
+        "mean_tokens": batch.tokens / len(rows),
+        "truncated": sum(row["truncated"] for row in rows) / len(rows),
         "tokens_per_second": batch.tokens / seconds,
-        "passed_per_second": passed / seconds,
+        "accepted_per_second": accepted / seconds,
     }
 
 

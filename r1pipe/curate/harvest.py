@@ -25,13 +25,14 @@ class Harvest:
         """Rows that each alone may be kept."""
         return len(self._kept)
 
-    def add(self, rows: Sequence[SampleRow]) -> None:
-        """Take in a batch."""
+    def add(self, rows: Sequence[SampleRow]) -> int:
+        """Take in a batch; return how many of it each alone may be kept."""
         self.generated += len(rows)
         self.undecided += sum(row["verdict"] == "undecided" for row in rows)
         parted = curate(rows, self._filters)
         self._kept += parted.kept
         self._rejected += parted.rejected
+        return len(parted.kept)
 
     def full(self) -> bool:
         """Whether there are as many rows to keep as are wanted."""

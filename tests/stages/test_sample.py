@@ -114,6 +114,8 @@ def test_the_counts_add_up(tiny: Path, tmp_path: Path, monkeypatch: pytest.Monke
     )
     assert len({row["id"] for row in [*kept, *rejects(outcome)]}) == 16
     assert outcome.tokens == sum(row["tokens"] for row in [*kept, *rejects(outcome)])
+    assert [row["acceptance"] for row in ear.rows] == [2 / 6, 1 / 6, 1 / 4]
+    assert [row["steps"] for row in ear.rows] == [3, 3, 3]
     assert [(row["step"], row["generated"], row["accepted"]) for row in ear.rows] == [
         (1, 6, 2),
         (2, 12, 3),
