@@ -1,28 +1,28 @@
 """Models compared on the same problems, in the same order, under the same random numbers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from r1pipe import jsonl
 from r1pipe.errors import UsageError
-from r1pipe.measure.samples import SampleRow, sample_row
-from r1pipe.measure.scores import score
-from r1pipe.prompting import CLOSE_THINK, Template, opens_thinking, render
+from r1pipe.measure.scores import Scores, score
+from r1pipe.prompting import CLOSE_THINK, Template
 from r1pipe.rollout import Sampling
+from r1pipe.rollout.asking import Asked, Question, ask
+from r1pipe.rollout.writers import ModelWriter
 from r1pipe.stage import CheckpointRef, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import Item, Task, TaskSpec, make_task
 from r1pipe.train.determinism import derive_seed
-from r1pipe.train.text import decode_completions, encode_prompt, open_tokenizer
-from r1pipe.verify.verdict import Completion
+from r1pipe.train.text import open_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from r1pipe.rollout.local import TransformersEngine
+    from r1pipe.measure.samples import SampleRow
 
 VERSION = 1
 SUMMARY = "Score models on the same problems: how often they are right, and how they think."
@@ -69,8 +69,12 @@ class ProblemSet(BaseModel):
             )
         return self
 
+    def is_for(self, model: str) -> bool:
+        """Whether this model is asked the set."""
+        return self.models is None or model in self.models
 
-_HELD_OUT = ProblemSet(task=TaskSpec(name="countdown", split="held-out"))
+
+_HELD_OUT = ProblemSet(task=TaskSpec(name="countdown", split="held-out"), problems=600, samples=4)
 
 
 class Config(StageConfig):
@@ -107,10 +111,6 @@ class Config(StageConfig):
                 )
         return self
 
-    def asked_of(self, model: str) -> dict[str, ProblemSet]:
-        """The sets that a model is asked."""
-        return {name: each for name, each in self.sets.items() if each.models is None or model in each.models}
-
 
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     """Ask every model every set, and publish each judged completion as a row.
@@ -118,31 +118,33 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     `metrics["models"][model][set]` holds the scores that `r1pipe.measure.scores.score` describes. Raises
     `UsageError` for a model that cannot be asked, before any is.
     """
-    folders = {
-        label: each.path for label, each in zip(inputs.labels("models"), inputs.many("models"), strict=True)
-    }
-    exam = Exam(config, {label: _Reader(label, path) for label, path in folders.items()}, work.seed)
-    for text in exam.remarks:
-        work.say(text)
-    work.rewind(0)  # scores come from the journal, so a resumed evaluation logs them all again
+    folders = dict(zip(inputs.labels("models"), (each.path for each in inputs.many("models")), strict=True))
+    exam = Exam(config, [Reader(*each) for each in folders.items()], work.seed)
+    for remark in exam.remarks:
+        work.say(remark)
+    work.rewind(0)  # the scores come from the journal: an evaluation that goes on logs all of them again
+    scores: dict[str, dict[str, Scores]] = {label: {} for label in folders}
     with jsonl.Journal(work.dir / "rows.jsonl") as journal:
         answers = Answers(journal)
-        models = {
-            label: dict(_evaluate(exam, label, folder, answers, work)) for label, folder in folders.items()
-        }
-    published = work.dir / "published"
+        for label, papers in groupby(exam.papers, key=lambda paper: paper.model):
+            examinee = Examinee(folders[label], config.batch)
+            for paper in papers:
+                _sit(exam, paper, examinee, answers, work)
+                scores[label][paper.set] = score(cast("list[SampleRow]", answers.of(paper)), paper.pass_at)
+                work.log(_log_row(exam, paper, scores[label][paper.set]))
     rows = [row for paper in exam.papers for row in answers.of(paper)]
-    jsonl.write_shards(published, (dict(row) for row in rows))
+    folder = work.dir / "published"
+    jsonl.write_shards(folder, rows)
     if exam.set_aside:
-        jsonl.write_rows(published / "set-aside.jsonl", exam.set_aside)
-    metrics = {"models": models, "set_aside": len(exam.set_aside)}
-    return Outcome("dataset", published, metrics, tokens=sum(row["tokens"] for row in rows))
+        jsonl.write_rows(folder / "set-aside.jsonl", exam.set_aside)
+    metrics = {"models": scores, "set_aside": len(exam.set_aside)}
+    return Outcome("dataset", folder, metrics, tokens=sum(row["tokens"] for row in rows))
 
 
 # --- What is asked
 
 
-class _Reader:
+class Reader:
     """How one model reads: its tokenizer and its context, without its weights."""
 
     def __init__(self, label: str, folder: Path) -> None:
@@ -150,142 +152,111 @@ class _Reader:
 
         self.label = label
         self.tokenizer = open_tokenizer(folder)
-        text_config = AutoConfig.from_pretrained(folder).get_text_config()
-        self.context = int(text_config.max_position_embeddings)
-
-    def prompt(self, template: Template, item: Item) -> "Prompt":
-        text = render(template, item.question, reasoning=item.reasoning, tokenizer=self.tokenizer)
-        return Prompt(text, encode_prompt(self.tokenizer, text))
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One problem as one model reads it."""
-
-    text: str
-    token_ids: list[int]
+        self.context = int(AutoConfig.from_pretrained(folder).get_text_config().max_position_embeddings)
 
 
 @dataclass(frozen=True, slots=True)
 class Paper:
-    """One set as one model is asked it."""
+    """One set of problems as one model is asked it."""
 
     model: str
     set: str
-    problems: Sequence[tuple[Task, Item]]
-    prompts: Sequence[Prompt]
-    """One for each of `problems`."""
+    questions: Sequence[Question]
     samples: int
     pass_at: Sequence[int]
     sampling: Sampling
 
     @property
-    def questions(self) -> list[tuple[int, int]]:
-        """(problem, sample) of every completion, in the order they are asked."""
-        return [(p, sample) for p in range(len(self.problems)) for sample in range(self.samples)]
+    def order(self) -> list[tuple[Question, int]]:
+        """(question, sample) of every completion, in the order they are asked."""
+        return [(question, sample) for question in self.questions for sample in range(self.samples)]
+
+    def key(self, question: Question, sample: int) -> tuple[str, str, str, int]:
+        """What names a completion among all of an evaluation."""
+        return self.model, self.set, question.item.id, sample
 
 
 class Exam:
     """Every paper of an evaluation, made before anybody is asked."""
 
-    def __init__(self, config: Config, readers: Mapping[str, _Reader], seed: int) -> None:
+    def __init__(self, config: Config, readers: Sequence[Reader], seed: int) -> None:
         """Choose the problems and put them into each model's tokens.
 
-        A problem whose prompt is too long for one of a set's models is set aside for all of them, so that
-        all are still asked the same. Raises `UsageError` when that leaves none.
+        Raises `UsageError` when a set's words or all of its prompts do not suit one of its models.
         """
         self.config = config
         self.seed = seed
         self.papers: list[Paper] = []
+        """In the order of the models, then of the sets."""
         self.set_aside: list[dict[str, Any]] = []
         self.remarks: list[str] = []
-        for name in config.sets:
-            asked = [each for label, each in readers.items() if name in config.asked_of(label)]
-            self.papers += self._papers(name, asked)
-        order = list(readers)
-        self.papers.sort(key=lambda paper: order.index(paper.model))
+        for name, chosen in config.sets.items():
+            self.papers += self._papers(name, chosen, [each for each in readers if chosen.is_for(each.label)])
+        order = [reader.label for reader in readers]
+        self.papers.sort(key=lambda paper: order.index(paper.model))  # stable: the sets keep their order
 
-    def of(self, model: str) -> list[Paper]:
-        """A model's papers, in the order of the sets."""
-        return [paper for paper in self.papers if paper.model == model]
-
-    def _papers(self, name: str, readers: Sequence[_Reader]) -> Iterator[Paper]:
-        chosen = self.config.sets[name]
+    def _papers(self, name: str, chosen: ProblemSet, readers: Sequence[Reader]) -> Iterator[Paper]:
+        """A set's papers. What one model cannot be asked none is asked, so that their scores compare."""
         problems = self._problems(name, chosen)
-        prompts = {reader.label: self._prompts(reader, problems) for reader in readers}
         limit = chosen.max_new_tokens or self.config.max_new_tokens
-        long = {
-            index: f"{len(prompt.token_ids)} tokens, and {reader.label!r} has room for "
-            f"{reader.context - limit}: its context of {reader.context} less max_new_tokens = {limit}"
-            for reader in readers
-            for index, prompt in enumerate(prompts[reader.label])
-            if len(prompt.token_ids) > reader.context - limit
-        }
-        if len(long) == len(problems):
-            raise UsageError(
-                f"All {len(problems)} prompts of set '{name}' are too long, the first with {long[0]}. "
-                "Set `max_new_tokens` lower, or leave that model out."
-            )
-        for index, reason in long.items():
-            task, item = problems[index]
-            self.set_aside.append({"set": name, "id": item.id, "task": task.name, "reason": reason})
-        if long:
-            self.remarks.append(f"Set '{name}': {len(long)} problems are set aside, too long for a context.")
-        kept = [index for index in range(len(problems)) if index not in long]
+        asked = {reader.label: self._ask(reader, problems, limit) for reader in readers}
+        aside = {_place(row): {"set": name, **row} for each in asked.values() for row in each.set_aside}
+        self.set_aside += aside.values()
+        if aside:
+            self.remarks.append(f"Set '{name}': {len(aside)} problems are set aside, for every model.")
         for reader in readers:
-            banned = _banned(chosen.forbid, reader, name) if chosen.forbid else {}
-            yield Paper(
-                reader.label,
-                name,
-                [problems[index] for index in kept],
-                [prompts[reader.label][index] for index in kept],
-                chosen.samples,
-                chosen.pass_at,
-                Sampling(limit, self.config.temperature, self.config.top_p, forbid_after=banned),
-            )
+            questions = [each for each in asked[reader.label].questions if each.item.id not in aside]
+            if not questions:
+                raise UsageError(
+                    f"No prompt of set '{name}' can be asked: {next(iter(aside.values()))['reason']} "
+                    f"beside max_new_tokens = {limit}. Set `max_new_tokens` lower, or leave out the models "
+                    "with the smallest context."
+                )
+            banned = forbidden(chosen.forbid, reader, name) if chosen.forbid else {}
+            sampling = Sampling(limit, self.config.temperature, self.config.top_p, forbid_after=banned)
+            yield Paper(reader.label, name, questions, chosen.samples, chosen.pass_at, sampling)
 
     def _problems(self, name: str, chosen: ProblemSet) -> list[tuple[Task, Item]]:
         """Different ones: a task that runs out of them would begin again."""
         task = make_task(chosen.task)
         items = {item.id: item for item in task.items(chosen.task.chosen_split, chosen.problems, self.seed)}
         if len(items) < chosen.problems:
-            self.remarks.append(
-                f"Set '{name}': the task has {len(items)} problems, {chosen.problems} were asked for."
-            )
+            self.remarks.append(f"Set '{name}': {len(items)} problems, as the task's split has no more.")
         return [(task, item) for item in items.values()]
 
-    def _prompts(self, reader: _Reader, problems: Sequence[tuple[Task, Item]]) -> list[Prompt]:
+    def _ask(self, reader: Reader, problems: Sequence[tuple[Task, Item]], limit: int) -> Asked:
         try:
-            return [reader.prompt(self.config.template, item) for _, item in problems]
+            return ask(problems, self.config.template, reader.tokenizer, room=reader.context - limit)
         except UsageError as error:
             raise UsageError(f"Model '{reader.label}': {error}") from error
 
 
-def _banned(forbid: Forbid, reader: _Reader, name: str) -> dict[int, int]:
-    """`{previous token: token that may not follow it}`."""
+def _place(row: Mapping[str, Any]) -> str:
+    """What tells one problem that was set aside from another: its id, or where its broken row stands."""
+    return str(row["id"]) if "id" in row else f"{row['path']}:{row['line']}"
 
-    def one_token(word: str) -> int:
+
+def forbidden(forbid: Forbid, reader: Reader, name: str) -> dict[int, int]:
+    """`{previous token: token that may not follow it}` in the tokenizer of `reader`; `name` is the set's.
+
+    Raises `UsageError` for a word that is not one token.
+    """
+
+    def token(word: str) -> int:
         ids = reader.tokenizer.encode(word, add_special_tokens=False)
-        if len(ids) != 1 or ids[0] == reader.tokenizer.unk_token_id:
-            raise UsageError(
-                f"`sets.{name}.forbid` needs words of one token each, and {word!r} is "
-                f"{len(ids) if len(ids) != 1 else 'an unknown word'} to the tokenizer of '{reader.label}'. "
-                "Name other words, or leave this model out with the set's `models`."
-            )
-        return int(ids[0])
+        if len(ids) == 1 and ids[0] != reader.tokenizer.unk_token_id:
+            return int(ids[0])
+        found = "an unknown word" if len(ids) == 1 else f"{len(ids)} tokens"
+        raise UsageError(
+            f"`sets.{name}.forbid` needs words of one token, and {word!r} is {found} to the tokenizer of "
+            f"'{reader.label}'. Name other words, or name the set's `models` without this one."
+        )
 
-    banned = one_token(forbid.token)
-    return {one_token(word): banned for word in forbid.after}
+    banned = token(forbid.token)
+    return {token(word): banned for word in forbid.after}
 
 
 # --- What comes back
-
-
-class ScoredRow(SampleRow):
-    """A judged completion and whose it is."""
-
-    model: str
-    set: str
 
 
 class Answers:
@@ -293,55 +264,25 @@ class Answers:
 
     def __init__(self, journal: jsonl.Journal) -> None:
         self._journal = journal
-        self._rows: dict[tuple[str, str, str, int], ScoredRow] = {}
-        self._remember(journal.rows())
+        self._rows = {_key(row): row for row in journal.rows()}
 
-    def has(self, paper: Paper, questions: Sequence[tuple[int, int]]) -> bool:
+    def has(self, paper: Paper, batch: Sequence[tuple[Question, int]]) -> bool:
         """Whether all of these were answered already."""
-        return all(
-            (paper.model, paper.set, paper.problems[p][1].id, sample) in self._rows for p, sample in questions
-        )
+        return all(paper.key(*each) in self._rows for each in batch)
 
-    def add(self, rows: Sequence[ScoredRow]) -> None:
+    def add(self, rows: Iterable[jsonl.Row]) -> None:
         """Keep the rows; of a batch that a kill cut in two, those that were missing."""
-        fresh = [row for row in rows if _key(row) not in self._rows]
-        self._journal.append(dict(row) for row in fresh)
-        self._remember(fresh)
+        fresh = {_key(row): row for row in rows if _key(row) not in self._rows}
+        self._journal.append(fresh.values())
+        self._rows |= fresh
 
-    def of(self, paper: Paper) -> list[ScoredRow]:
+    def of(self, paper: Paper) -> list[jsonl.Row]:
         """The rows of a paper that is done, in order."""
-        return [
-            self._rows[paper.model, paper.set, paper.problems[p][1].id, sample]
-            for p, sample in paper.questions
-        ]
-
-    def _remember(self, rows: Sequence[Any]) -> None:
-        self._rows.update((_key(row), row) for row in rows)
+        return [self._rows[paper.key(*each)] for each in paper.order]
 
 
-def _key(row: Mapping[str, Any]) -> tuple[str, str, str, int]:
+def _key(row: jsonl.Row) -> tuple[str, str, str, int]:
     return row["model"], row["set"], row["problem_id"], row["sample"]
-
-
-def _evaluate(
-    exam: Exam, label: str, folder: Path, answers: Answers, work: Work
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Ask one model its papers; yield the name of each set with the scores."""
-    examinee = Examinee(folder, exam.config.batch)
-    for paper in exam.of(label):
-        questions = paper.questions
-        for start in range(0, len(questions), exam.config.batch):
-            batch = questions[start : start + exam.config.batch]
-            if not answers.has(paper, batch):
-                work.pause_point()
-                seed = derive_seed(exam.seed, "evaluate", paper.set, start)  # the same for every model
-                answers.add(examinee.answer(paper, batch, seed))
-            work.progress(start + len(batch), len(questions), f"completions, {label} on {paper.set}")
-        scores = score(answers.of(paper), paper.pass_at)
-        told = ("pass_at_1", "stderr", "mean_tokens", "truncated")
-        place = {"step": exam.papers.index(paper) + 1, "steps": len(exam.papers)}
-        work.log({**place, "model": label, "set": paper.set, **{key: scores[key] for key in told}})
-        yield paper.set, scores
 
 
 class Examinee:
@@ -350,29 +291,34 @@ class Examinee:
     def __init__(self, folder: Path, batch: int) -> None:
         self._folder = folder
         self._batch = batch
-        self._opened: tuple[TransformersEngine, PreTrainedTokenizerBase] | None = None
 
-    def answer(self, paper: Paper, questions: Sequence[tuple[int, int]], seed: int) -> list[ScoredRow]:
-        """One judged completion for each (problem, sample) of `questions`."""
-        engine, tokenizer = self._open()
-        prompts = [paper.prompts[p] for p, _ in questions]
-        rollouts = engine.generate([prompt.token_ids for prompt in prompts], paper.sampling, seed=seed)
-        texts = decode_completions(tokenizer, [rollout.token_ids for rollout in rollouts])
-        rows = []
-        for (p, sample), prompt, rollout, text in zip(questions, prompts, rollouts, texts, strict=True):
-            task, item = paper.problems[p]
-            cut = rollout.finish == "length"
-            completion = Completion(text, opens_thinking(prompt.text), cut, len(rollout.token_ids))
-            row = sample_row(task.name, item, sample, completion, task.judge(item, completion))
-            rows.append(ScoredRow(model=paper.model, set=paper.set, **row))
-        return rows
+    def answer(self, paper: Paper, batch: Sequence[tuple[Question, int]], seed: int) -> Iterator[jsonl.Row]:
+        """One judged completion, a `SampleRow` and whose it is, for each (question, sample) of the batch."""
+        self._writer.sampling = paper.sampling
+        written = self._writer.write([question for question, _ in batch], seed)
+        for (question, sample), each in zip(batch, written, strict=True):
+            row = question.judged(sample, each.text, tokens=each.tokens, truncated=each.truncated)
+            yield {"model": paper.model, "set": paper.set, **row}
 
-    def _open(self) -> "tuple[TransformersEngine, PreTrainedTokenizerBase]":
-        from r1pipe.rollout.local import TransformersEngine
-        from r1pipe.train import models
+    @cached_property
+    def _writer(self) -> ModelWriter:
+        return ModelWriter(self._folder, Sampling(max_new_tokens=1), self._batch)
 
-        if self._opened is None:
-            model, tokenizer = models.open_model(self._folder)
-            ends = {"eos_id": tokenizer.eos_token_id, "pad_id": tokenizer.pad_token_id}
-            self._opened = TransformersEngine(model, **ends, batch=self._batch), tokenizer
-        return self._opened
+
+def _sit(exam: Exam, paper: Paper, examinee: Examinee, answers: Answers, work: Work) -> None:
+    """Ask one model one paper, as far as it was not answered before."""
+    order, size = paper.order, exam.config.batch
+    for start in range(0, len(order), size):
+        batch = order[start : start + size]
+        if not answers.has(paper, batch):
+            work.pause_point()
+            seed = derive_seed(exam.seed, "evaluate", paper.set, start)  # the same for every model
+            answers.add(examinee.answer(paper, batch, seed))
+        work.progress(start + len(batch), len(order), f"completions of {paper.model} on {paper.set}")
+
+
+def _log_row(exam: Exam, paper: Paper, scores: Scores) -> dict[str, Any]:
+    """How far the evaluation is, and the figures that a line has room for."""
+    place = {"step": exam.papers.index(paper) + 1, "steps": len(exam.papers)}
+    told = {key: scores[key] for key in ("pass_at_1", "stderr", "mean_tokens", "truncated")}
+    return {**place, "model": paper.model, "set": paper.set, **told}
