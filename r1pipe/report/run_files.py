@@ -132,28 +132,28 @@ class RunFiles:
     def scores(self) -> dict[str, dict[str, Any]]:
         """Every model's scores: those of the headline set, and under `sets` those of each set.
 
-        Several evaluations add up; where two give the same set of the same model, the first counts.
+        Several evaluations add up; where two give the same set of the same model, the first counts. Models
+        stand in the order of the recipe's stages.
         """
         sets: dict[str, dict[str, Any]] = {}
         for stage in self.evaluations():
             for model, by_set in stage.manifest_or_fail().metrics.get("models", {}).items():
                 known = sets.setdefault(model, {})
                 known.update({name: score for name, score in by_set.items() if name not in known})
+        order = list(self.stages)
+        models = sorted(sets, key=lambda model: order.index(model) if model in order else len(order))
         return {
-            model: {**by_set[headline(by_set)], "sets": by_set} for model, by_set in sets.items() if by_set
+            model: {**by_set[headline(by_set)], "sets": by_set} for model in models if (by_set := sets[model])
         }
 
     def problems(self, count: int = 3, models: Sequence[str] = SIDE_BY_SIDE) -> list[list[dict[str, Any]]]:
         """The first `count` headline problems: for each, the first sample of every model that was asked for.
 
-        The first ones, not chosen ones. `models` that are in no evaluation are left out; if none is in one,
-        the first four that are stand in for them.
+        The first ones, not chosen ones, of those that all were asked, in whichever evaluation. `models` that
+        are in none are left out; if none is in one, the first four that are stand in for them.
         """
-        for stage in self.evaluations():
-            assert stage.folder is not None
-            if found := _first_answers(list(jsonl.iter_rows(stage.folder)), count, models):
-                return found
-        return []
+        folders = [stage.folder for stage in self.evaluations() if stage.folder is not None]
+        return _first_answers([row for folder in folders for row in jsonl.iter_rows(folder)], count, models)
 
 
 def _number(folder: Path) -> int:

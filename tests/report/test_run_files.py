@@ -1,5 +1,6 @@
 """What is read from a run's files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from r1pipe import jsonl
 from r1pipe.errors import UsageError
 from r1pipe.report import RunFiles
-from tests.fake_run import PASS_AT_1, write_run
+from tests.fake_run import PASS_AT_1, answers, write_run
 
 
 def test_scores_are_those_of_the_headline_set_with_all_sets_below(finished_run: Path) -> None:
@@ -16,6 +17,23 @@ def test_scores_are_those_of_the_headline_set_with_all_sets_below(finished_run: 
     assert {model: score["pass_at_1"] for model, score in scores.items()} == PASS_AT_1
     assert scores["zero"]["stderr"] == 0.01 and scores["zero"]["samples"] == 2400
     assert scores["zero"]["sets"]["seen"]["pass_at_1"] == pytest.approx(0.77)
+
+
+def test_several_evaluations_are_one(finished_run: Path) -> None:
+    """A model that another evaluation asked has its place by the recipe, and its answers beside the rest."""
+    run = RunFiles.open(finished_run)
+    first = run.stages["scores"]
+    for models in (("base", "r1"), ("zero",)):
+        folder = finished_run / models[0]
+        manifest = first.manifest_or_fail()
+        by_model = {model: manifest.metrics["models"][model] for model in models}
+        jsonl.write_shards(folder, [row for row in answers() if row["model"] in models])
+        run.stages[f"scores-{models[0]}"] = replace(
+            first, folder=folder, manifest=manifest.model_copy(update={"metrics": {"models": by_model}})
+        )
+    del run.stages["scores"]
+    assert list(run.scores()) == ["base", "zero", "r1"]
+    assert [row["model"] for row in run.problems()[0]] == ["base", "zero", "r1"]
 
 
 def test_stages_know_their_parents_and_states(tmp_path: Path) -> None:
