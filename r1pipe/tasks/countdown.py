@@ -16,7 +16,7 @@ from r1pipe.errors import UsageError
 from r1pipe.tasks.base import Item, Task, TruncatedRule, check_split, held_out, in_split, take
 from r1pipe.verify.expression import ExpressionError, evaluate
 from r1pipe.verify.verdict import Verdict, failed, passed
-from r1pipe.world.words import LARGEST_NUMBER
+from r1pipe.world.arithmetic import apply
 
 Wording = Literal["tokens", "sentence"]
 
@@ -69,16 +69,10 @@ def reachable(numbers: tuple[int, ...]) -> frozenset[int]:
         value
         for i, last in enumerate(numbers)
         for before in reachable(numbers[:i] + numbers[i + 1 :])
-        for value in _results(before, last)
-        if 0 <= value <= LARGEST_NUMBER
+        for left, right in ((before, last), (last, before))
+        for sign in "+-*/"
+        if (value := apply(left, sign, right)) is not None
     )
-
-
-def _results(a: int, b: int) -> list[int]:
-    values = [a + b, a * b, a - b, b - a]
-    values += [a // b] if b and a % b == 0 else []
-    values += [b // a] if a and b % a == 0 else []
-    return values
 
 
 def is_held_out(numbers: Sequence[int], target: int) -> bool:

@@ -4,8 +4,8 @@ A trace of the tiny world tries a way, looks at the result and gives a verdict:
 
     5 + 4 = 9 ; 9 + 6 = 15 no wait 4 * 6 = 24 ; 24 + 5 = 29 no 5 * 6 = 30 ; 30 + 4 = 34 yes
 
-Here stand the ways (`attempts`), the order in which an imperfect solver tries them (`guesses`), and how a trace and
-its answer are written down (`write_thinking`, `write_answer`).
+Here stand the ways (`attempts`), the order in which an imperfect solver tries them (`guesses`), and how a
+trace and its answer are written down (`write_thinking`, `write_answer`).
 """
 
 import math
@@ -15,7 +15,8 @@ from functools import lru_cache
 from itertools import permutations
 from random import Random
 
-from r1pipe.world.words import LANGUAGES, LARGEST_NUMBER
+from r1pipe.world.arithmetic import apply
+from r1pipe.world.words import LANGUAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +31,13 @@ class Attempt:
     """The same as an answer: `( 4 + 5 ) * 6`."""
 
 
-def apply(left: int, sign: str, right: int) -> int | None:
-    """The value of `left sign right`, or None where it leaves the world: not whole, below 0 or above 99."""
-    if sign == "/":
-        value = left // right if right and left % right == 0 else -1
-    else:
-        value = {"+": left + right, "-": left - right, "*": left * right}[sign]
-    return value if 0 <= value <= LARGEST_NUMBER else None
-
-
 @lru_cache(maxsize=1024)
 def attempts(numbers: tuple[int, ...]) -> tuple[Attempt, ...]:
     """Every chain over all of `numbers` (at least two), each number once; no line twice.
 
-    A chain carries a running value: a step over two numbers, then one more number a step. Of two lines that differ by
-    the order of a sum or a product only one is kept: running value first, smaller number first in the first step.
+    A chain carries a running value: a step over two numbers, then one more number a step. Of two lines that
+    differ by the order of a sum or a product only one is kept: running value first, smaller number first in
+    the first step.
     """
     found: dict[str, Attempt] = {}
     for first, *rest in permutations(sorted(numbers)):
@@ -76,9 +69,10 @@ def _chains(chain: Attempt, rest: Sequence[int]) -> Iterator[Attempt]:
 def guesses(
     numbers: tuple[int, ...], target: int, count: int, temperature: float, rng: Random
 ) -> list[Attempt]:
-    """Up to `count` different attempts in the order an imperfect solver tries them, none after the one that hits.
+    """Up to `count` different attempts in the order an imperfect solver tries them, none after one that hits.
 
-    Each is drawn with probability proportional to exp(-|value - target| / temperature): a low temperature guesses well.
+    Each is drawn with probability proportional to exp(-|value - target| / temperature): a low temperature
+    guesses well.
     """
     # The attempts with the smallest e / weight, e exponential, are a weighted draw without replacement.
     ways = attempts(tuple(sorted(numbers)))
@@ -93,8 +87,8 @@ def write_thinking(
 ) -> str:
     """The trace of these attempts.
 
-    `language` names the language of each word as it is written; `reflects` says whether a change of mind is put into
-    words before the next attempt.
+    `language` names the language of each word as it is written; `reflects` says whether a change of mind is
+    put into words before the next attempt.
     """
     parts: list[str] = []
     for i, attempt in enumerate(tried):
@@ -105,7 +99,7 @@ def write_thinking(
 
 
 def write_answer(last: Attempt, *, summary: str | None = None) -> str:
-    """The answer part of a completion, with a one-line summary in the language `summary` before it if one is named."""
+    """The answer part of a completion, after a one-line summary in the language `summary` if one is named."""
     answer = f"<answer> {last.expression} </answer>"
     if summary is None:
         return answer
