@@ -1,11 +1,13 @@
 """What the tiny world's base model reads: every behaviour of a reasoner is in it, rarely and untidily.
 
-RL sharpens what a base model does now and then; it invents nothing (docs/experiments.md). So the corpus holds search
-with backtracking as a minority habit, among many traces that give up after a try or two, sums, and documents that
-need no thinking. Verdicts are put into either of two languages; the longer the search, the more they mix.
+RL sharpens what a base model does now and then; it invents nothing (docs/experiments.md). So the corpus holds
+search with backtracking as a minority habit, among many traces that give up after a try or two, sums, and
+documents that need no thinking. Verdicts are put into either of two languages; the longer the search, the
+more they mix.
 """
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from random import Random
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,6 +29,8 @@ class Mix(BaseModel):
     """Lines of sums: `7 * 8 = 56 ; 3 + 9 = 12`."""
     checks: float = Field(default=0.03, ge=0)
     """A target, and numbers that are it or are not: `to 34 9 no 34 yes 51 bu`."""
+    single: float = Field(default=0.0, ge=0)
+    """Traces of one attempt, as often right as wrong."""
     short: float = Field(default=0.45, ge=0)
     """Traces that try once or twice and give up."""
     search: float = Field(default=0.28, ge=0)
@@ -67,8 +71,9 @@ def documents(count: int, seed: int, mix: Mix, habits: Habits) -> Iterator[dict[
     """
     seen = problems(split="seen")
     writers: dict[str, Callable[[Random], tuple[str, str]]] = {
-        "sums": lambda rng: ("", _sums(rng, seen, habits)),
+        "sums": lambda rng: ("", _sums(rng, habits)),
         "checks": lambda rng: ("", _checks(rng, habits)),
+        "single": lambda rng: _single(rng, habits),
         "short": lambda rng: _trace(rng, rng.choice(seen), habits, searching=False),
         "search": lambda rng: _trace(rng, rng.choice(seen), habits, searching=True),
         "plain": _plain,
@@ -82,13 +87,17 @@ def documents(count: int, seed: int, mix: Mix, habits: Habits) -> Iterator[dict[
         yield {"id": f"{kind}-{i}", "kind": kind, "problem": problem, "text": f"{text} {EOS}"}
 
 
-def _sums(rng: Random, seen: tuple[Problem, ...], habits: Habits) -> str:
-    # Taken from the ways of problems, so that they are the sums a trace needs, as often as it needs them.
-    def one() -> str:
-        way = rng.choice(attempts(rng.choice(seen).numbers))
-        return rng.choice(way.line.split(" ; "))
+@cache
+def _every_sum() -> tuple[str, ...]:
+    """Every distinct step of every way to spend the numbers of a problem: 1,772 sums."""
+    given = dict.fromkeys(problem.numbers for problem in problems(split="seen"))
+    steps = (step for numbers in given for way in attempts(numbers) for step in way.line.split(" ; "))
+    return tuple(dict.fromkeys(steps))
 
-    return " ; ".join(one() for _ in range(habits.sums_per_document))
+
+def _sums(rng: Random, habits: Habits) -> str:
+    # Each sum alike: in traces 300 of them make up three quarters, and the others are learned here.
+    return " ; ".join(rng.choices(_every_sum(), k=habits.sums_per_document))
 
 
 def _checks(rng: Random, habits: Habits) -> str:
@@ -108,21 +117,34 @@ def _language(mixing: float, rng: Random) -> str:
     return _SECOND if rng.random() < mixing else _FIRST
 
 
+def _single(rng: Random, habits: Habits) -> tuple[str, str]:
+    problem = rng.choice(problems(split="seen"))
+    ways = attempts(problem.numbers)
+    hits = [way for way in ways if way.value == problem.target]
+    tried = rng.choice(hits if rng.random() < 0.5 else ways)
+    return _document(rng, problem, [tried], habits.short_mixing, habits)
+
+
 def _trace(rng: Random, problem: Problem, habits: Habits, *, searching: bool) -> tuple[str, str]:
     most = rng.randint(*(habits.search_attempts if searching else habits.short_attempts))
     mixing = habits.search_mixing if searching else habits.short_mixing
     tried = guesses(problem.numbers, problem.target, most, habits.guess_temperature, rng)
     if searching:
         tried = list(_with_repeats(tried, problem.target, habits.repeats, rng))
+    return _document(rng, problem, tried, mixing, habits)
+
+
+def _document(
+    rng: Random, problem: Problem, tried: list[Attempt], mixing: float, habits: Habits
+) -> tuple[str, str]:
     thinking = write_thinking(
         tried,
         problem.target,
         language=lambda: _language(mixing, rng),
         reflects=lambda: rng.random() < habits.reflections,
     )
-    question = problem.question(rng)
-    text = f"{USER} {question} {ASSISTANT} <think> {thinking} </think> {write_answer(tried[-1])}"
-    return problem.id, text
+    asked = f"{USER} {problem.question(rng)} {ASSISTANT}"
+    return problem.id, f"{asked} <think> {thinking} </think> {write_answer(tried[-1])}"
 
 
 def _with_repeats(tried: list[Attempt], target: int, chance: float, rng: Random) -> Iterator[Attempt]:
