@@ -1,6 +1,5 @@
-"""A base model from nothing: a stock architecture, the tiny world's tokenizer, next-token training on a corpus."""
+"""A base model from nothing: a stock architecture, the tiny world's tokenizer, training on a corpus."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BeforeValidator, Field

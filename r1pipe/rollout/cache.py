@@ -12,8 +12,8 @@ _ROOM = 64  # positions taken at a time: few enough to waste little, many enough
 class RoomyLayer(DynamicLayer):
     """A growing layer that writes into room it already has.
 
-    `DynamicLayer` concatenates, which copies the whole cache for every token; at a few hundred rows of a small model
-    that copy costs more than the model. Here `keys` and `values` are views on larger buffers.
+    `DynamicLayer` concatenates, which copies the whole cache for every token; at a few hundred rows of a
+    small model that copy costs more than the model. Here `keys` and `values` are views on larger buffers.
     """
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:

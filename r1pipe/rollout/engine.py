@@ -18,9 +18,9 @@ class Sampling:
     top_k: int = 0
     """This many of the likeliest tokens are kept; 0 keeps all."""
     forbid_after: Mapping[int, int] = field(default_factory=dict)
-    """`{previous token: token that may not follow it}`: how an evaluation forbids giving up after a failed try."""
+    """`{token: what may not follow it}`: how an evaluation forbids giving up after a failed try."""
     logprobs: bool = False
-    """Whether each drawn token's log-probability, under the distribution it was drawn from, is kept."""
+    """Whether each drawn token's log-probability is kept, under the distribution it was drawn from."""
 
 
 @dataclass(slots=True)
@@ -40,6 +40,6 @@ class Engine(Protocol):
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int) -> list[Rollout]:
         """One rollout per prompt, in order; repeat a prompt to get a group.
 
-        The same prompts, sampling, seed and weights give the same tokens, whatever else the process has drawn.
+        The same prompts, sampling, seed and weights give the same tokens, whatever else the process drew.
         """
         ...

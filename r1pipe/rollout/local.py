@@ -1,13 +1,12 @@
 """The engine that needs nothing but the model: batched sampling with `transformers`' own forward pass.
 
-`generate` computes finished rows until the last one is done. With groups of samples whose lengths differ by a factor
-of five that is most of the work, so this loop drops a row soon after its EOS. A prompt that stands several times in a
-batch (a group) is read once.
+Transformers' `generate` computes finished rows until the last one is done. With groups of samples whose
+lengths differ by a factor of five that is most of the work, so this loop drops a row soon after its EOS. A
+prompt that stands several times in a batch (a group) is read once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,9 +15,8 @@ from transformers import PreTrainedModel
 from r1pipe.rollout.cache import RoomyCache
 from r1pipe.rollout.engine import Rollout, Sampling
 
-_DROP_AT = (
-    0.85  # rows still unfinished, as a share of those computed, below which the finished ones are dropped
-)
+_DROP_AT = 0.85
+"""Share of unfinished rows below which the others are dropped: not at once, as a drop copies the cache."""
 
 
 class TransformersEngine:
@@ -53,7 +51,7 @@ class TransformersEngine:
         previous = torch.tensor([prompt[-1] for prompt in prompts], device=logits.device)
         positions = torch.tensor([len(prompt) for prompt in prompts], device=logits.device)
         finished = torch.zeros_like(rows, dtype=torch.bool)
-        # What is drawn stays on the device, a column a step, until the end: a `tolist` a step would wait for it.
+        # What is drawn stays on the device, a column a step, until the end: a `tolist` would wait for it.
         tokens = torch.full((len(prompts), sampling.max_new_tokens), self.pad_id, device=logits.device)
         logprobs = torch.zeros(tokens.shape, device=logits.device) if sampling.logprobs else None
         for step in range(sampling.max_new_tokens):

@@ -1,7 +1,7 @@
 """Next-token training from random weights, by transformers' Trainer.
 
-Documents of like length share a batch, so that little is spent on padding, and datasets are read one after another:
-what stands in the first is learned first.
+Documents of like length share a batch, so that little is spent on padding, and datasets are read one after
+another: what stands in the first is learned first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ def train(
 ) -> Trained:
     """Train `model` in place on `documents` in their order, `batch` of them per step.
 
-    `options` are `TrainingArguments`' fields. Goes on from the newest whole checkpoint in `work.dir / "trainer"`.
+    `options` are `TrainingArguments`' fields. Goes on from the newest whole checkpoint in the work's folder.
     Raises `Interrupted` after a stop that was asked for, `RunFailed` when a number is no longer finite.
     """
     sizes = [sum(map(len, documents[i : i + batch])) for i in range(0, len(documents), batch)]
@@ -67,7 +67,10 @@ def train(
 
 
 def collate(documents: Sequence[Document], pad_id: int) -> dict[str, torch.Tensor]:
-    """`input_ids`, `attention_mask` and `labels` (-100 on padding), each [documents, longest], padded on the right."""
+    """`input_ids`, `attention_mask` and `labels`, each [documents, longest], padded on the right.
+
+    Labels are -100 on the padding.
+    """
     longest = max(map(len, documents))
     ids = torch.tensor([document + [pad_id] * (longest - len(document)) for document in documents])
     lengths = torch.tensor([len(document) for document in documents])

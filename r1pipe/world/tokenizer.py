@@ -24,7 +24,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer(context: int) -> "PreTrainedTokenizerFast":
-    """A word-level tokenizer over `VOCABULARY`, with the chat template, for prompts of up to `context` tokens."""
+    """A word-level tokenizer over `VOCABULARY`, with the chat template, for up to `context` tokens."""
     from tokenizers import AddedToken, Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -33,7 +33,7 @@ def build_tokenizer(context: int) -> "PreTrainedTokenizerFast":
     tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     tokenizer.add_special_tokens([PAD, EOS, UNKNOWN])
-    # Tags are split off even where no space stands beside them, as at the seam of a prompt and its completion.
+    # Tags are split off even where no space stands beside them, as at the seam of prompt and completion.
     tokenizer.add_tokens(
         [AddedToken(tag, normalized=False, special=False) for tag in (USER, ASSISTANT, *TAGS)]
     )

@@ -7,7 +7,7 @@ arithmetic is a table the model can learn in minutes and an attempt at a problem
 from typing import Final, Literal
 
 Role = Literal["yes", "no", "wait", "so"]
-"""What a language word does in a trace: the two verdicts, the change of mind, and the opening of a summary."""
+"""What a language word does in a trace: the two verdicts, the change of mind, the opening of a summary."""
 
 LARGEST_NUMBER: Final = 99
 
