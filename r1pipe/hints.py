@@ -32,7 +32,7 @@ def unknown_key(inside: Path, key: str, model: type[BaseModel], name: Path) -> s
     """
     said = f"unknown key '{'.'.join((*name, *inside, key))}'"
     known = {at: list(fields) for at, fields in sections(model)}
-    here = known.get(_without_indexes(inside), [])
+    here = known.get(_section(inside, model), [])
     if guess := nearest(key, here):
         return f"{said}; did you mean '{guess}'?"
     for at, keys in known.items():
@@ -43,14 +43,14 @@ def unknown_key(inside: Path, key: str, model: type[BaseModel], name: Path) -> s
 
 def missing_key(inside: Path, key: str, model: type[BaseModel], name: Path) -> str:
     """Say that the section `inside` lacks a key, and what that key is for."""
-    fields = dict(sections(model)).get(_without_indexes(inside), {})
+    fields = dict(sections(model)).get(_section(inside, model), {})
     about = fields[key].description if key in fields else None
     said = f"'{'.'.join((*name, *inside))}' needs '{key}'"
     return f"{said}: {' '.join(about.split()).rstrip('.')}" if about else said
 
 
 def sections(model: type[BaseModel], at: Path = ()) -> Iterator[tuple[Path, dict[str, FieldInfo]]]:
-    """Yield a config's sections, outermost first, each with its fields; a list of models is one section."""
+    """Yield a config's sections, outermost first, each with its fields; a list or a mapping of models is one section."""
     yield at, model.model_fields
     for name, info in model.model_fields.items():
         for nested in _models(info.annotation):
@@ -83,5 +83,11 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
             yield from _models(arg)
 
 
-def _without_indexes(path: Path) -> Path:
-    return tuple(step for step in path if not step.isdecimal())
+def _section(inside: Path, model: type[BaseModel]) -> Path:
+    """The section that a path leads to, without the places in lists and the names in mappings on its way."""
+    known = {at for at, _ in sections(model)}
+    place: Path = ()
+    for step in inside:
+        if (*place, step) in known:
+            place = (*place, step)
+    return place
