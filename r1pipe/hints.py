@@ -50,7 +50,7 @@ def missing_key(inside: Path, key: str, model: type[BaseModel], name: Path) -> s
 
 
 def sections(model: type[BaseModel], at: Path = ()) -> Iterator[tuple[Path, dict[str, FieldInfo]]]:
-    """Yield a config's sections, outermost first, each with its fields; a list or a mapping of models is one section."""
+    """Yield a config's sections, outermost first, with their fields; a list or mapping of models is one."""
     yield at, model.model_fields
     for name, info in model.model_fields.items():
         for nested in _models(info.annotation):
