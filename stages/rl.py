@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field, model_validator
 
+from r1pipe import jsonl
 from r1pipe.errors import RunFailed, UsageError
 from r1pipe.prompting import Template, opens_thinking, parse, render
 from r1pipe.rewards import LanguageWhen, Reward, RewardInput, RewardName, make_rewards
@@ -113,7 +114,7 @@ def check(config: Config) -> list[str]:
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
-    """Train the policy; publish it, with the prompts that were set aside if any were."""
+    """Train the policy; publish it, with what it was asked and with the prompts that were set aside, if any."""
     from r1pipe.rollout.local import TransformersEngine
     from r1pipe.train import grpo, models
 
@@ -134,6 +135,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     )
     folder = models.publish(model, tokenizer, work.dir / "published")
     models.publish_set_aside(folder, list(asked.set_aside.values()))
+    jsonl.write_rows(folder / "prompts.jsonl", asked.rows())
     metrics = {**trained.metrics, "set_aside": len(asked.set_aside)}
     return Outcome("checkpoint", folder, metrics, tokens=trained.tokens)
 
@@ -182,6 +184,10 @@ class Asked:
         order = [*range(len(fitting)), *again]
         self.items = [fitting[i][:2] for i in order]
         self.prompts = [Prompt(row, *fitting[i][2:]) for row, i in enumerate(order)]
+
+    def rows(self) -> list[dict[str, str]]:
+        """What the policy was asked, in order, so that anybody can look for a problem in it."""
+        return [{"task": task.name, "id": item.id, "question": item.question} for task, item in self.items]
 
 
 class Judge:

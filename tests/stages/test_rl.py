@@ -61,6 +61,15 @@ def test_a_policy_is_published(tiny: Path, tmp_path: Path) -> None:
     assert not (outcome.path / "optimizer.pt").exists()
 
 
+def test_what_was_asked_is_kept_beside_the_policy(tiny: Path, tmp_path: Path) -> None:
+    """Every prompt of the training in order: two steps of four, as the seed draws them."""
+    work, _ = workplace(tmp_path / "zero", seed=3)
+    outcome = rl.run(config(), inputs(model=tiny), work)
+    rows = [json.loads(line) for line in (outcome.path / "prompts.jsonl").read_text().splitlines()]
+    drawn = mixture([TaskSpec.model_validate("countdown")], 8, 3)
+    assert rows == [{"task": "countdown", "id": item.id, "question": item.question} for _, item in drawn]
+
+
 def test_prompts_that_are_too_long_are_set_aside(tiny: Path, tmp_path: Path) -> None:
     """One of two rows has 64 tokens, and the context of 64 less 16 leaves room for 48: it is kept beside the
     policy with the reason.
