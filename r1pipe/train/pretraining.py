@@ -26,7 +26,10 @@ Document = list[int]
 
 
 def order(datasets: Sequence[Sequence[Document]], batch: int, seed: int) -> list[Document]:
-    """Every document once, dataset after dataset, shuffled within each, batches of like length."""
+    """Every document once, dataset after dataset, shuffled within each, batches of like length.
+
+    Two datasets mix in the 32 batches about their seam, in which documents are sorted by length.
+    """
     documents = [document for dataset in datasets for document in dataset]
     shuffled: list[int] = []
     for number, dataset in enumerate(datasets):
