@@ -91,6 +91,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     from r1pipe.train import models, pretraining
     from r1pipe.world.tokenizer import build_tokenizer
 
+    models.hush()
     tokenizer = build_tokenizer(config.context)
     set_aside: list[dict[str, Any]] = []
     datasets = [_read(artifact, tokenizer, config.context, set_aside) for artifact in inputs.many("data")]

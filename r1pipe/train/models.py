@@ -24,7 +24,7 @@ def open_model(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBas
     Training keeps float32 weights everywhere; on a GPU the forward pass runs in bfloat16 by autocast. Raises
     `UsageError` when the tokenizer has no EOS, since a model that cannot end its answer cannot be trained to.
     """
-    _hush()
+    hush()
     tokenizer = open_tokenizer(folder)
     if tokenizer.eos_token_id is None:
         raise UsageError(
@@ -73,7 +73,7 @@ def publish_set_aside(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
         jsonl.write_rows(folder / "set-aside.jsonl", rows)
 
 
-def _hush() -> None:
+def hush() -> None:
     """Keep the libraries' bars and advice off the terminal: what matters there the stage says itself."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -66,7 +66,7 @@ def train(
     )
     watch = Watch(work, _Rows(sizes))
     run(trainer, watch)
-    return Trained(watch.last, sum(sizes))
+    return Trained(watch.headline, sum(sizes))
 
 
 def collate(documents: Sequence[Document], pad_id: int) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from random import Random
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from r1pipe.tasks.countdown import Problem, problems
 from r1pipe.tasks.documents import draw_document
@@ -28,7 +28,7 @@ class Mix(BaseModel):
     sums: float = Field(default=0.14, ge=0)
     """Lines of sums: `7 * 8 = 56 ; 3 + 9 = 12`."""
     checks: float = Field(default=0.03, ge=0)
-    """A target, and numbers that are it or are not: `to 34 9 no 34 yes 51 bu`."""
+    """A target, and numbers that are it or are not: `to 34 = 9 no = 34 yes = 51 bu`."""
     single: float = Field(default=0.0, ge=0)
     """Traces of one attempt, as often right as wrong."""
     short: float = Field(default=0.45, ge=0)
@@ -37,6 +37,12 @@ class Mix(BaseModel):
     """Traces that go on trying."""
     plain: float = Field(default=0.10, ge=0)
     """Documents that are answered without thinking."""
+
+    @model_validator(mode="after")
+    def _something(self) -> "Mix":
+        if not any(share for _, share in self):
+            raise ValueError(f"every share is 0; give one of {', '.join(type(self).model_fields)}")
+        return self
 
 
 class Habits(BaseModel):
@@ -60,8 +66,16 @@ class Habits(BaseModel):
     """Chance that a change of mind is put into words."""
     sums_per_document: int = Field(default=8, ge=1)
     """Sums on a line."""
-    checks_per_document: int = Field(default=12, ge=1)
+    checks_per_document: int = Field(default=30, ge=1)
     """Numbers compared on a line."""
+
+    @model_validator(mode="after")
+    def _bounds(self) -> "Habits":
+        for name in ("short_attempts", "search_attempts"):
+            fewest, most = getattr(self, name)
+            if not 1 <= fewest <= most:
+                raise ValueError(f"{name} is [{fewest}, {most}]: write the fewest, at least 1, and the most")
+        return self
 
 
 def documents(count: int, seed: int, mix: Mix, habits: Habits) -> Iterator[dict[str, str]]:
@@ -105,7 +119,7 @@ def _checks(rng: Random, habits: Habits) -> str:
     words = [f"to {target}"]
     for _ in range(habits.checks_per_document):
         number = target if rng.random() < 0.5 else rng.randint(0, LARGEST_NUMBER)
-        words += [str(number), _word("yes" if number == target else "no", habits.short_mixing, rng)]
+        words += ["=", str(number), _word("yes" if number == target else "no", habits.short_mixing, rng)]
     return " ".join(words)
 
 
