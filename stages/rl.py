@@ -8,13 +8,14 @@ from pydantic import Field, model_validator
 
 from r1pipe import jsonl
 from r1pipe.errors import RunFailed, UsageError
-from r1pipe.prompting import Template, opens_thinking, parse, render
+from r1pipe.prompting import Template, opens_thinking, parse
 from r1pipe.rewards import LanguageWhen, Reward, RewardInput, RewardName, make_rewards
 from r1pipe.rollout import Rollout
+from r1pipe.rollout.asking import ask
 from r1pipe.stage import NEUTRAL, CheckpointRef, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import Item, Task, TaskSpecs, mixture
 from r1pipe.train.determinism import epochs_of
-from r1pipe.train.text import decode_completions, encode_prompt
+from r1pipe.train.text import decode_completions
 from r1pipe.verify.verdict import Completion
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def check(config: Config) -> list[str]:
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
-    """Train the policy; publish it, with what it was asked and with the prompts that were set aside, if any."""
+    """Train the policy; publish it, with what it was asked and what was set aside."""
     from r1pipe.rollout.local import TransformersEngine
     from r1pipe.train import grpo, models
 
@@ -122,7 +123,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     rewards = make_rewards(config.rewards, language=config.language, language_when=config.language_when)
     asked = Asked(config, tokenizer, seed=work.seed, context=models.context_of(model))
     if asked.set_aside:
-        work.say(f"Set aside as too long for the context: {len(asked.set_aside)} of the tasks' prompts.")
+        work.say(f"Set aside as broken or too long for the context: {len(asked.set_aside)} of the prompts.")
     trained = grpo.train(
         model,
         tokenizer,
@@ -164,16 +165,10 @@ class Asked:
 
         room = context - config.max_new_tokens
         needed = config.steps * config.prompts_per_step
-        self.set_aside: dict[str, dict[str, Any]] = {}
-        fitting: list[tuple[Task, Item, str, list[int]]] = []
-        for task, item in mixture(config.task, needed, seed):
-            text = render(config.template, item.question, reasoning=item.reasoning, tokenizer=tokenizer)
-            token_ids = encode_prompt(tokenizer, text)
-            if len(token_ids) <= room:
-                fitting.append((task, item, text, token_ids))
-            else:
-                reason = f"the prompt has {len(token_ids)} tokens, and max_new_tokens leaves room for {room}"
-                self.set_aside[item.id] = {"id": item.id, "task": task.name, "reason": reason, "prompt": text}
+        asked = ask(mixture(config.task, needed, seed), config.template, tokenizer, room)
+        fitting = asked.questions
+        # A prompt that comes several times is one that is set aside; a broken row has no id, but a place.
+        self.set_aside = {row.get("id") or f"{row['path']}:{row['line']}": row for row in asked.set_aside}
         if not fitting:
             raise UsageError(
                 f"All {len(self.set_aside)} prompts are too long: a context of {context} tokens less "
@@ -181,9 +176,9 @@ class Asked:
                 "Set `max_new_tokens` lower, or start from a model with a longer context."
             )
         again = islice(epochs_of(len(fitting), seed), needed - len(fitting))
-        order = [*range(len(fitting)), *again]
-        self.items = [fitting[i][:2] for i in order]
-        self.prompts = [Prompt(row, *fitting[i][2:]) for row, i in enumerate(order)]
+        questions = [fitting[i] for i in (*range(len(fitting)), *again)]
+        self.items = [(question.task, question.item) for question in questions]
+        self.prompts = [Prompt(row, each.prompt, each.token_ids) for row, each in enumerate(questions)]
 
     def rows(self) -> list[dict[str, str]]:
         """What the policy was asked, in order, so that anybody can look for a problem in it."""

@@ -70,21 +70,22 @@ def test_what_was_asked_is_kept_beside_the_policy(tiny: Path, tmp_path: Path) ->
     assert rows == [{"task": "countdown", "id": item.id, "question": item.question} for _, item in drawn]
 
 
-def test_prompts_that_are_too_long_are_set_aside(tiny: Path, tmp_path: Path) -> None:
-    """One of two rows has 64 tokens, and the context of 64 less 16 leaves room for 48: it is kept beside the
-    policy with the reason.
+def test_what_cannot_be_asked_is_set_aside(tiny: Path, tmp_path: Path) -> None:
+    """Of three rows one is broken, and one has 64 tokens where the context of 64 less 16 leaves room for 48:
+    both are kept beside the policy with the reason.
 
-    The other is asked in its place, so that every step still has all its prompts.
+    The third is asked in their place, so that every step still has all its prompts.
     """
     rows = [{"question": "copy red", "answer": "red"}, {"question": "copy " + "red " * 60, "answer": "red"}]
     path = tmp_path / "rows.jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in rows))
+    path.write_text("\n".join([*map(json.dumps, rows), '{"question": "copy']))
     work, ear = workplace(tmp_path / "zero")
     outcome = rl.run(config(task={"name": "jsonl", "path": str(path)}), inputs(model=tiny), work)
-    assert outcome.metrics["set_aside"] == 1
-    assert ear.said == "Set aside as too long for the context: 1 of the tasks' prompts."
-    (row,) = map(json.loads, (outcome.path / "set-aside.jsonl").read_text().splitlines())
-    assert row["reason"] == "the prompt has 64 tokens, and max_new_tokens leaves room for 48"
+    assert outcome.metrics["set_aside"] == 2
+    assert ear.said == "Set aside as broken or too long for the context: 2 of the prompts."
+    long, broken = map(json.loads, (outcome.path / "set-aside.jsonl").read_text().splitlines())
+    assert long["reason"] == "the prompt has 64 tokens, and there is room for 48"
+    assert (broken["line"], broken["row"]) == (3, '{"question": "copy')
     assert len(ear.rows) == 2
 
 
