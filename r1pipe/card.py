@@ -1,5 +1,6 @@
 """The README.md of a dataset's folder, whose header makes `datasets.load_dataset` open it as it is."""
 
+import hashlib
 from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
@@ -25,17 +26,22 @@ def dataset_card(folder: Path, manifest: Manifest) -> str:
     different things, such as the gold answers of several tasks, is `json` there. (Where such a column holds
     strings alone in one part, the library reads them as JSON: "12" becomes 12. Our own readers keep them.)
 
+    The library caches what it has read by the folder's name and this header, whatever the folder now holds: a
+    digest of the rows as the `description` tells two datasets of one name apart.
+
     Nothing stands in it that could differ between two makings of the same rows.
     """
-    count = 0
+    count, digest = 0, hashlib.sha256()
     columns: dict[str, Type] = {}
     for row in jsonl.iter_rows(folder):
         count += 1
+        digest.update(jsonl.dumps(row) + b"\n")
         for name, value in row.items():
             columns[name] = _merge(columns.get(name), _type_of(value))
     parts = [{"split": "train", "path": "part-*.jsonl"}]
+    description = f"sha256 of the rows: {digest.hexdigest()}"
     header = {
-        "configs": [{"config_name": "default", "data_files": parts}],
+        "configs": [{"config_name": "default", "description": description, "data_files": parts}],
         "dataset_info": {"features": _fields(columns)},
     }
     return f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n{_text(folder, manifest, count)}"

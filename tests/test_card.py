@@ -1,5 +1,6 @@
 """A published dataset opens with `datasets.load_dataset` as it is."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,15 @@ def test_card_exact(tmp_path: Path) -> None:
     jsonl.write_rows(tmp_path / "rejects.jsonl", [{}])
     parent = Parent(role="model", name="base v002-aaaaaaaa", fingerprint="b" * 64, path="x")
     header, text = dataset_card(tmp_path, manifest("traces", "dataset", parents=(parent,)))[4:].split("---\n")
+    rows = hashlib.sha256(b"".join(jsonl.dumps(row) + b"\n" for row in ROWS)).hexdigest()
     message = [{"name": "role", "dtype": "string"}, {"name": "content", "dtype": "string"}]
     assert yaml.safe_load(header) == {
         "configs": [
-            {"config_name": "default", "data_files": [{"split": "train", "path": "part-*.jsonl"}]},
+            {
+                "config_name": "default",
+                "description": f"sha256 of the rows: {rows}",
+                "data_files": [{"split": "train", "path": "part-*.jsonl"}],
+            },
         ],
         "dataset_info": {
             "features": [
@@ -88,6 +94,23 @@ def test_load_dataset_reads_the_parts_and_nothing_else(tmp_path: Path) -> None:
     loaded = load_dataset(str(publish(tmp_path)), cache_dir=str(tmp_path / "cache"))
     assert list(loaded) == ["train"]
     assert list(loaded["train"]) == ROWS
+
+
+@pytest.mark.slow
+def test_load_dataset_does_not_mistake_one_dataset_for_another(tmp_path: Path) -> None:
+    """Two folders of one name and the same columns, read one after the other, and then the first with other
+    rows: each time the rows that are there, not those of the library's cache."""
+    from datasets import load_dataset
+
+    def read(run: str, rows: list[dict[str, int]]) -> list[dict[str, int]]:
+        folder = tmp_path / run / "traces"
+        jsonl.write_shards(folder, rows)
+        (folder / "README.md").write_text(dataset_card(folder, manifest("traces", "dataset")))
+        return list(load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))["train"])
+
+    assert read("a", [{"n": 1}]) == [{"n": 1}]
+    assert read("b", [{"n": 2}]) == [{"n": 2}]
+    assert read("a", [{"n": 3}]) == [{"n": 3}]
 
 
 @pytest.mark.slow
