@@ -1,0 +1,252 @@
+"""Checkpoints laid out as Qwen's and Meta's releases are: sft, rl and sample run on them as they come.
+
+The weights are random and the vocabulary is small, all else is as released: bfloat16, a byte-level BPE with
+the family's own splitting into words, more rows in the embedding than there are tokens. Qwen2 pads with its
+EOS and has no BOS; Llama 3 begins every text with a BOS and has no padding token. The rows are GSM8K's where
+the shared data is there, else ones of the same form.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1pipe import jsonl
+from r1pipe.artifact import Artifact, open_checkpoint
+from r1pipe.pipeline import run_alone
+from r1pipe.prompting import render
+from r1pipe.tasks.rows import Rows
+from r1pipe.train.text import open_tokenizer
+from r1pipe.verify.math import gold_answer
+from stages import VERBS
+
+ROOT = Path(__file__).resolve().parent.parent
+GSM8K = ROOT.parent / "shared" / "data" / "gsm8k"
+OWN = [
+    (
+        f"Ann has {a} pears and buys {b}. How many has she?",
+        f"She has {a} + {b} = {a + b} pears.\n#### {a + b}",
+    )
+    for a, b in [(3, 4), (5, 2), (8, 1), (2, 2), (6, 7), (9, 5)]
+]
+END = "<|end_of_text|>"
+BEGIN = "<|begin_of_text|>"
+
+
+def gsm8k_rows() -> list[dict[str, str]]:
+    """Six rows with short questions and solutions."""
+    if not GSM8K.is_dir():
+        return [{"question": question, "answer": answer} for question, answer in OWN]
+    rows = list(jsonl.iter_rows(GSM8K / "train.jsonl"))
+    return sorted(rows, key=lambda row: len(row["question"] + row["answer"]))[:6]
+
+
+def completion_of(row: dict[str, str]) -> str:
+    """The worked solution as thinking, then the answer."""
+    thinking = row["answer"].partition("####")[0].strip()
+    return f" {thinking} </think> <answer> {gold_answer(row['answer'])} </answer>"
+
+
+def train_bpe(folder: Path, texts: list[str], special: list[str], begins_with: str | None) -> int:
+    """Write `tokenizer.json`; return how many tokens there are."""
+    from tokenizers import (
+        Regex,
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
+    from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    split = pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=600, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    if begins_with is not None:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{begins_with} $A", special_tokens=[(begins_with, tokenizer.token_to_id(begins_with))]
+        )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return int(tokenizer.get_vocab_size())
+
+
+def write_qwen2(folder: Path, texts: list[str]) -> Path:
+    """As Qwen2.5-0.5B: the base ends in <|endoftext|>, which pads as well; `bos_token_id` is in the config
+    alone."""
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    size = train_bpe(folder, texts, special, None)
+    tokens = {"eos_token": special[0], "pad_token": special[0], "bos_token": None, "unk_token": None}
+    write_tokenizer_config(folder, tokenizer_class="Qwen2Tokenizer", add_bos_token=False, **tokens)
+    return write_model(folder, "qwen2", size, {"bos_token_id": 0, "eos_token_id": 0})
+
+
+def write_llama(folder: Path, texts: list[str]) -> Path:
+    """As Llama-3.2-1B: a BOS before every text, no padding token."""
+    size = train_bpe(folder, texts, [BEGIN, END], BEGIN)
+    tokens = {"bos_token": BEGIN, "eos_token": END}
+    write_tokenizer_config(folder, tokenizer_class="PreTrainedTokenizerFast", **tokens)
+    return write_model(folder, "llama", size, {"bos_token_id": 0, "eos_token_id": 1, "head_dim": 16})
+
+
+def write_tokenizer_config(folder: Path, **fields: Any) -> None:
+    fields |= {"model_max_length": 131072, "clean_up_tokenization_spaces": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps(fields))
+
+
+def write_model(folder: Path, architecture: str, tokens: int, options: dict[str, Any]) -> Path:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    shape = AutoConfig.for_model(
+        architecture,
+        vocab_size=-(-tokens // 64) * 64 + 64,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.08,
+        tie_word_embeddings=True,
+        **options,
+    )
+    model = AutoModelForCausalLM.from_config(shape).to(torch.bfloat16)
+    model.generation_config.do_sample = True  # as released ones say
+    model.generation_config.top_p = 0.9
+    model.save_pretrained(folder)
+    return folder
+
+
+WRITERS = {"qwen2": write_qwen2, "llama": write_llama}
+
+
+@dataclass
+class Chain:
+    """What the three stages made of a checkpoint."""
+
+    rows: list[dict[str, str]]
+    base: Path
+    sft: Artifact
+    rl: Artifact
+    traces: Artifact
+
+
+@pytest.fixture(scope="module", params=list(WRITERS))
+def chain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """The stages as `r1pipe sft`, `r1pipe rl` and `r1pipe sample` run them, each in a process of its own."""
+    folder = tmp_path_factory.mktemp(request.param)
+    rows = gsm8k_rows()
+    prompts = [render("r1-zero", row["question"]) for row in rows]
+    base = folder / "base"
+    base.mkdir()
+    WRITERS[request.param](base, [p + completion_of(row) for p, row in zip(prompts, rows, strict=True)])
+    pairs = [{"prompt": p, "completion": completion_of(r)} for p, r in zip(prompts, rows, strict=True)]
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    too_long = {"question": "How many are " + "one and " * 600 + "one?", "answer": "#### 601"}
+    asked = [*map(json.dumps, [*rows, too_long]), '{"question": "broken']
+    (folder / "asked.jsonl").write_text("\n".join(asked))
+    task = {"name": "jsonl", "path": str(folder / "asked.jsonl")}
+
+    def run(verb: str, out: str, **fields: Any) -> Artifact:
+        return run_alone(verb, VERBS[verb].model_validate(fields), folder / out)
+
+    learning = {"epochs": 60, "batch_size": 6, "learning_rate": 5e-3, "save_every": 1000, "warmup": 0.1}
+    sft = run("sft", "sft", model=str(base), data=str(folder / "pairs.jsonl"), **learning)
+    steps = {"steps": 2, "prompts_per_step": 4, "group_size": 2, "micro_batch": 4, "learning_rate": 1e-4}
+    task_by_number = {**task, "judge": "number"}
+    rl = run("rl", "rl", model=str(sft.path), task=task_by_number, max_new_tokens=96, **steps)
+    task_by_math = {**task, "judge": "math"}
+    traces = run("sample", "traces", model=str(rl.path), task=task_by_math, samples=2, max_new_tokens=96)
+    return Chain(rows, base, sft, rl, traces)
+
+
+@pytest.mark.slow
+def test_what_is_published_opens_as_it_is(chain: Chain) -> None:
+    """Both checkpoints: the shape and the splitting of the base, an EOS that every reader finds, weights that
+    have moved."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    texts = [render("r1-zero", row["question"]) + completion_of(row) for row in chain.rows]
+    expected = AutoTokenizer.from_pretrained(chain.base)
+    before = AutoModelForCausalLM.from_pretrained(chain.base, dtype=torch.float32).state_dict()
+    for artifact in (chain.sft, chain.rl):
+        assert open_checkpoint(artifact.path).manifest == artifact.manifest
+        tokenizer = AutoTokenizer.from_pretrained(artifact.path)
+        assert tokenizer(texts)["input_ids"] == expected(texts)["input_ids"]
+        assert tokenizer.eos_token == expected.eos_token
+        assert tokenizer.pad_token_id is not None
+        model = AutoModelForCausalLM.from_pretrained(artifact.path)
+        assert model.generation_config.eos_token_id == model.config.eos_token_id == expected.eos_token_id
+        after = model.state_dict()
+        assert {name: value.shape for name, value in after.items()} == {
+            name: value.shape for name, value in before.items()
+        }
+        assert not any(torch.equal(after[name], before[name]) for name in before if "proj.weight" in name)
+        before = after
+
+
+@pytest.mark.slow
+def test_it_has_learned_to_answer_and_to_stop(chain: Chain) -> None:
+    """Greedy decoding by transformers gives the solutions back, most of them word for word, and ends each
+    with the EOS, which is Qwen2's padding too."""
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = open_tokenizer(chain.base)
+    model = AutoModelForCausalLM.from_pretrained(chain.sft.path)
+    said, ended = 0, 0
+    for row in chain.rows:
+        prompt = tokenizer(render("r1-zero", row["question"]), return_tensors="pt")
+        (ids,) = model.generate(**prompt, do_sample=False, max_new_tokens=96)
+        answer = ids[prompt["input_ids"].shape[1] :].tolist()
+        ended += answer[-1] == tokenizer.eos_token_id
+        said += tokenizer.decode(answer[:-1]) == completion_of(row)
+    assert ended >= 5
+    assert said >= 4
+
+
+@pytest.mark.slow
+def test_the_counts_add_up(chain: Chain, tmp_path: Path) -> None:
+    """Six rows trained on; of eight asked one is too long and one broken; twelve completions are kept or
+    rejected, and the kept ones pass."""
+    from datasets import load_dataset
+
+    sft, rl, sample = (each.manifest.metrics for each in (chain.sft, chain.rl, chain.traces) if each.manifest)
+    assert (sft["rows"], sft["set_aside"]) == (6, 0)
+    assert rl["step"] == 2
+    for artifact, metrics in ((chain.rl, rl), (chain.traces, sample)):
+        long, broken = jsonl.iter_rows(artifact.path / "set-aside.jsonl")
+        assert "room for 416" in long["reason"]
+        assert broken["row"] == '{"question": "broken'
+        assert metrics["set_aside"] == 2
+    assert (sample["prompts"], sample["generated"]) == (6, 12)
+    assert sample["kept"] + sum(sample["rejected"].values()) == 12
+    kept = load_dataset(str(chain.traces.path), cache_dir=str(tmp_path))["train"]
+    assert kept.num_rows == sample["kept"] > 0
+    assert set(kept["verdict"]) == {"pass"}
+    rejected = (chain.traces.path / "rejects.jsonl").read_text().splitlines()
+    assert len(rejected) == 12 - sample["kept"]
+
+
+@pytest.mark.skipif(not GSM8K.is_dir(), reason=f"GSM8K is not in {GSM8K}; its rows were not read")
+@pytest.mark.parametrize(("name", "count"), [("train", 7473), ("test", 1319)])
+def test_every_row_of_gsm8k_can_be_asked(name: str, count: int) -> None:
+    """Every question has a number for an answer; none is set aside."""
+    task = Rows.read(GSM8K / f"{name}.jsonl", rule="number")
+    assert (len(task.pool), len(task.bad)) == (count, 0)
