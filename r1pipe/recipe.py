@@ -85,7 +85,7 @@ class Recipe:
     def place(self, stage: str, key: str = "") -> str:
         """Return where `key` (dotted) of a stage was written, for a message about it."""
         if self.document is None:
-            return f"{self.name}: stages.{stage}"
+            return stage if stage == self.name else f"{self.name}: stages.{stage}"
         return str(self.document.value(("stages", stage, *key.split("."))))
 
     def resolved(self) -> dict[str, Any]:

@@ -48,6 +48,8 @@ class Config(StageConfig):
     """Attention heads."""
     head_dim: int = Field(default=32, ge=2, multiple_of=2)
     """Width of a head; vLLM wants 32 or more."""
+    rope_theta: float = Field(default=1e5, gt=0)
+    """Base of the rotary positions: a larger one leaves more of a head to what is said, less to where."""
     intermediate_size: int = Field(default=256, ge=1)
     """Width of the feed-forward layers."""
     context: int = Field(default=256, ge=8)
@@ -150,6 +152,7 @@ def _build(config: Config, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "
         num_key_value_heads=config.heads,
         head_dim=config.head_dim,
         max_position_embeddings=config.context,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
         initializer_range=config.init,
         tie_word_embeddings=True,
         bos_token_id=None,

@@ -64,9 +64,11 @@ class Habits(BaseModel):
     """Chance, at each attempt of a long trace, that an earlier one is made again before it."""
     reflections: float = Field(default=0.3, ge=0, le=1)
     """Chance that a change of mind is put into words."""
+    summaries: float = Field(default=0.25, ge=0, le=1)
+    """Chance that a line which sums up the last attempt stands before the answer."""
     sums_per_document: int = Field(default=8, ge=1)
     """Sums on a line."""
-    checks_per_document: int = Field(default=30, ge=1)
+    checks_per_document: int = Field(default=40, ge=1)
     """Numbers compared on a line."""
 
     @model_validator(mode="after")
@@ -158,7 +160,8 @@ def _document(
         reflects=lambda: rng.random() < habits.reflections,
     )
     asked = f"{USER} {problem.question(rng)} {ASSISTANT}"
-    return problem.id, f"{asked} <think> {thinking} </think> {write_answer(tried[-1])}"
+    summary = _language(mixing, rng) if rng.random() < habits.summaries else None
+    return problem.id, f"{asked} <think> {thinking} </think> {write_answer(tried[-1], summary=summary)}"
 
 
 def _with_repeats(tried: list[Attempt], target: int, chance: float, rng: Random) -> Iterator[Attempt]:
