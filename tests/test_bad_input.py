@@ -49,8 +49,8 @@ def refused(code: int, *command: str) -> str:
 
 
 def test_every_mistake_of_a_recipe_comes_at_once(here: Path) -> None:
-    """A misspelt key, a wrong type, an unknown verb, an unknown task and an unknown stage, each with its place
-    and the nearest right word; nothing was begun."""
+    """A misspelt key, a wrong type, an unknown verb, an unknown task and an unknown stage, each with its
+    place and the nearest right word; nothing was begun."""
     (here / "bad.yaml").write_text(
         "stages:\n"
         "  zero: {uses: rl, model: model, task: countdwn, lerning_rate: 1e-4, steps: many}\n"
@@ -58,11 +58,12 @@ def test_every_mistake_of_a_recipe_comes_at_once(here: Path) -> None:
         "  scores: {uses: evaluate, models: [zeero]}\n"
     )
     assert refused(2, "run", "bad.yaml").splitlines() == [
-        "bad.yaml:2:39: 'stages.zero.task': should be 'countdown', 'documents' or 'jsonl', not 'countdwn'",
-        "bad.yaml:2:49: unknown key 'stages.zero.lerning_rate'; did you mean 'learning_rate'?",
-        "bad.yaml:2:76: 'stages.zero.steps': should be a whole number, not 'many'",
-        "bad.yaml:3:16: unknown verb 'stf'; did you mean 'sft'?",
-        "bad.yaml:4:37: 'stages.scores.models.0': there is no stage 'zeero'; did you mean 'zero'?",
+        "bad.yaml:2:40: 'stages.zero.task': should be 'countdown', 'documents' or 'jsonl', not 'countdwn'",
+        "bad.yaml:2:50: unknown key 'stages.zero.lerning_rate'; did you mean 'learning_rate'?",
+        "bad.yaml:2:77: 'stages.zero.steps': should be a valid integer, not 'many'",
+        "bad.yaml:3:16: there is no verb 'stf'; did you mean 'sft'? The verbs are checkpoint, corpus, "
+        "distill, evaluate, pretrain, rl, sample, sft",
+        "bad.yaml:4:37: 'stages.scores.models.0': there is no stage 'zeero'; did you mean 'zero'?, and no such path",
     ]
     assert not (here / "runs").exists()
 
@@ -240,5 +241,8 @@ def test_a_second_process_on_a_run(here: Path) -> None:
         before = sorted(path.name for path in (here / "run").iterdir())
         said = refused(3, "run", "one.yaml", "--out", "run")
         assert sorted(path.name for path in (here / "run").iterdir()) == before
-    pattern = r"The run 'run' is held by process (\d+) on \S+ since \S+ \(.+\)\. Wait for it, stop it \(kill -INT (\d+)\), or"
+    pattern = (
+        r"The run 'run' is held by process (\d+) on \S+ since \S+ \(.+\)\. "
+        r"Wait for it, stop it \(kill -INT (\d+)\), or"
+    )
     assert re.findall(pattern, said) == [(str(os.getpid()), str(os.getpid()))]
