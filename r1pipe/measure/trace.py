@@ -3,7 +3,7 @@
 The tiny world's traces follow a grammar, so every part of them is counted and checked by rule:
 
     trace   = { [wait] attempt }
-    attempt = step { ";" step } [verdict]
+    attempt = step { ";" step } ["to" target] [verdict]
     step    = number sign number "=" number
 
 with the words of either language for `wait` and the verdicts. What a policy makes of it under RL may not:
@@ -143,7 +143,7 @@ def reflects(text: str) -> bool:
 def read_trace(thinking: str) -> Trace:
     """Read a thinking by the grammar, stepping over what it does not cover. Never raises.
 
-    >>> [attempt.value for attempt in read_trace("5 + 4 = 9 ; 9 + 6 = 15 no wait 6 * 4 = 24 no").attempts]
+    >>> [attempt.value for attempt in read_trace("5 + 4 = 9 ; 9 + 6 = 15 to 34 no wait 6 * 4 = 24").attempts]
     [15, 24]
     """
     tokens = thinking.split()
@@ -152,6 +152,9 @@ def read_trace(thinking: str) -> Trace:
         reader.read_one()
     reader.finish(None)
     return Trace(tuple(reader.attempts), reader.reflections, reader.regular)
+
+
+_AIM: Final = "to target"  # two tokens that are read as one element
 
 
 class _Reader:
@@ -171,8 +174,9 @@ class _Reader:
         token = self.tokens[self.position]
         step = _step_at(self.tokens, self.position)
         role = _roles().get(token)
-        before, self._before = self._before, step or role or token
-        self.position += 1 if step is None else 5
+        aimed = isinstance(self._before, Step) and _target_at(self.tokens, self.position)
+        before, self._before = self._before, step or role or (_AIM if aimed else token)
+        self.position += 5 if step else 2 if aimed else 1
         if step is not None:
             if before != ";":
                 self.finish(None)
@@ -181,10 +185,10 @@ class _Reader:
             self.finish(None)
             self.reflections += 1
             self.regular &= before not in ("wait", ";")
-        elif role in ("yes", "no") and isinstance(before, Step):
+        elif role in ("yes", "no") and (isinstance(before, Step) or before == _AIM):
             self.finish(role == "yes")
         else:
-            self.regular &= token == ";" and isinstance(before, Step)
+            self.regular &= bool(aimed) or (token == ";" and isinstance(before, Step))
 
     def finish(self, verdict: bool | None) -> None:
         """Close the attempt that is open, if one is."""
@@ -200,6 +204,10 @@ def _step_at(tokens: Sequence[str], i: int) -> Step | None:
     if not (left.isdecimal() and right.isdecimal() and result.isdecimal()):
         return None
     return Step(int(left), tokens[i + 1], int(right), int(result))
+
+
+def _target_at(tokens: Sequence[str], i: int) -> bool:
+    return tokens[i] == "to" and i + 1 < len(tokens) and tokens[i + 1].isdecimal()
 
 
 @cache

@@ -17,6 +17,7 @@ from r1pipe.tasks.documents import draw_document
 from r1pipe.world.solver import Attempt, attempts, guesses, write_answer, write_thinking
 from r1pipe.world.words import ASSISTANT, EOS, LANGUAGES, LARGEST_NUMBER, USER, Role
 
+_NEAR = 8  # how far from a target a number is that takes care to tell from it
 _FIRST, _SECOND = LANGUAGES  # the language of most words, and the one that is mixed in
 
 
@@ -28,7 +29,7 @@ class Mix(BaseModel):
     sums: float = Field(default=0.14, ge=0)
     """Lines of sums: `7 * 8 = 56 ; 3 + 9 = 12`."""
     checks: float = Field(default=0.03, ge=0)
-    """A target, and numbers that are it or are not: `to 34 = 9 no = 34 yes = 51 bu`."""
+    """A target, and numbers that are it or are not: `to 34 = 9 to 34 no = 34 to 34 yes = 51 to 34 bu`."""
     single: float = Field(default=0.0, ge=0)
     """Traces of one attempt, as often right as wrong."""
     short: float = Field(default=0.45, ge=0)
@@ -52,6 +53,10 @@ class Habits(BaseModel):
 
     guess_temperature: float = Field(default=30.0, gt=0)
     """How badly attempts are guessed: near 0 only the best one is made, far above 30 all are alike."""
+    careful: float = Field(default=0.0, ge=0, le=1)
+    """Chance that a long trace guesses at `careful_temperature`, and makes no attempt twice."""
+    careful_temperature: float = Field(default=4.0, gt=0)
+    """How well it guesses then."""
     short_attempts: tuple[int, int] = (1, 2)
     """Fewest and most attempts of a trace that gives up."""
     search_attempts: tuple[int, int] = (3, 10)
@@ -68,7 +73,7 @@ class Habits(BaseModel):
     """Chance that a line which sums up the last attempt stands before the answer."""
     sums_per_document: int = Field(default=8, ge=1)
     """Sums on a line."""
-    checks_per_document: int = Field(default=40, ge=1)
+    checks_per_document: int = Field(default=20, ge=1)
     """Numbers compared on a line."""
 
     @model_validator(mode="after")
@@ -120,9 +125,17 @@ def _checks(rng: Random, habits: Habits) -> str:
     target = rng.randint(1, LARGEST_NUMBER)
     words = [f"to {target}"]
     for _ in range(habits.checks_per_document):
-        number = target if rng.random() < 0.5 else rng.randint(0, LARGEST_NUMBER)
-        words += ["=", str(number), _word("yes" if number == target else "no", habits.short_mixing, rng)]
+        number = target if rng.random() < 0.5 else _another(target, rng)
+        verdict = _word("yes" if number == target else "no", habits.short_mixing, rng)
+        words += ["=", str(number), "to", str(target), verdict]
     return " ".join(words)
+
+
+def _another(target: int, rng: Random) -> int:
+    """A number to be told from the target: as often a near one, as good guesses come to, as any."""
+    if rng.random() < 0.5:
+        return rng.randint(0, LARGEST_NUMBER)
+    return min(LARGEST_NUMBER, max(0, target + rng.choice((-1, 1)) * rng.randint(1, _NEAR)))
 
 
 def _word(role: Role, mixing: float, rng: Random) -> str:
@@ -144,8 +157,10 @@ def _single(rng: Random, habits: Habits) -> tuple[str, str]:
 def _trace(rng: Random, problem: Problem, habits: Habits, *, searching: bool) -> tuple[str, str]:
     most = rng.randint(*(habits.search_attempts if searching else habits.short_attempts))
     mixing = habits.search_mixing if searching else habits.short_mixing
-    tried = guesses(problem.numbers, problem.target, most, habits.guess_temperature, rng)
-    if searching:
+    careful = searching and rng.random() < habits.careful
+    temperature = habits.careful_temperature if careful else habits.guess_temperature
+    tried = guesses(problem.numbers, problem.target, most, temperature, rng)
+    if searching and not careful:
         tried = list(_with_repeats(tried, problem.target, habits.repeats, rng))
     return _document(rng, problem, tried, mixing, habits)
 

@@ -1,8 +1,8 @@
 """Every way to spend a problem's numbers, and the traces that try them one after another.
 
-A trace of the tiny world tries a way, looks at the result and gives a verdict:
+A trace of the tiny world tries a way, holds the result against the target and gives a verdict:
 
-    5 + 4 = 9 ; 9 + 6 = 15 no wait 4 * 6 = 24 ; 24 + 5 = 29 no 5 * 6 = 30 ; 30 + 4 = 34 yes
+    5 + 4 = 9 ; 9 + 6 = 15 to 34 no wait 5 * 6 = 30 ; 30 + 4 = 34 to 34 yes
 
 Here stand the ways (`attempts`), the order in which an imperfect solver tries them (`guesses`), and how a
 trace and its answer are written down (`write_thinking`, `write_answer`).
@@ -94,7 +94,10 @@ def write_thinking(
     for i, attempt in enumerate(tried):
         if i > 0 and reflects():
             parts.append(LANGUAGES[language()]["wait"])
-        parts += [attempt.line, LANGUAGES[language()]["yes" if attempt.value == target else "no"]]
+        # The target is named again, so that the two numbers a verdict compares stand side by side: a small
+        # model tells late in a trace whether a number is one it read a hundred tokens ago, or nearly.
+        verdict = LANGUAGES[language()]["yes" if attempt.value == target else "no"]
+        parts += [attempt.line, f"to {target}", verdict]
     return " ".join(parts)
 
 

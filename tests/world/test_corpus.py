@@ -102,14 +102,19 @@ def test_every_sum_is_true_and_all_are_drawn_from() -> None:
 def test_a_check_says_what_is_the_target() -> None:
     """`yes` or `dui` after the target, `no` or `bu` after every other number, about half of each."""
     verdicts: Counter[bool] = Counter()
+    near = 0
     for row in some(100, checks=1):
         target, *rest = [word for word in row["text"].split() if word not in ("to", "=", EOS)]
-        assert len(rest) == 2 * Habits().checks_per_document
-        for number, verdict in zip(rest[::2], rest[1::2], strict=True):
+        assert len(rest) == 3 * Habits().checks_per_document
+        for number, again, verdict in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
+            assert again == target
             assert (verdict in ("yes", "dui")) is (number == target), row["text"]
             assert verdict in ("yes", "dui", "no", "bu")
             verdicts[number == target] += 1
+            near += 0 < abs(int(number) - int(target)) <= 8
     assert 0.4 < verdicts[True] / verdicts.total() < 0.6
+    # Half of the misses are near ones, and a sixth of the others happen to be.
+    assert 0.5 < near / verdicts[False] < 0.65
 
 
 def test_traces_are_true_and_their_answers_are_the_last_attempt(traces: list[Row]) -> None:
@@ -165,6 +170,22 @@ def test_habits_are_followed() -> None:
         trace = measure(thinking_of(row))
         assert thinking_of(row).split().count("deng") == (trace.attempts or 0) - 1
     assert total(searches, "repeated_attempts") > 100
+
+
+def test_a_careful_trace_guesses_well_and_repeats_nothing() -> None:
+    """Solved at once where a blind one hardly ever is. Care is a matter of long traces."""
+
+    def at_once(kind: str, careful: float) -> float:
+        habits = Habits(guess_temperature=1e9, careful=careful, careful_temperature=1e-9, repeats=1)
+        read = [read_trace(thinking_of(row)) for row in some(habits=habits, **{kind: 1})]
+        if kind == "search":
+            repeated = any(len({a.key for a in trace.attempts}) < len(trace.attempts) for trace in read)
+            assert repeated is (careful == 0)
+        return sum(len(trace.attempts) == 1 and bool(trace.attempts[0].verdict) for trace in read) / len(read)
+
+    assert at_once("search", careful=1) == 1
+    assert at_once("search", careful=0) < 0.2
+    assert at_once("short", careful=1) < 0.2
 
 
 def test_plain_documents_are_right() -> None:

@@ -102,13 +102,13 @@ def test_guesses_are_drawn_as_documented() -> None:
 
 
 def test_a_trace_as_it_is_written() -> None:
-    """A verdict after each attempt and, where the mind changes in words, the word before the next one."""
+    """The target and a verdict after each attempt and, where the mind changes in words, the word for it."""
     ways = {way.value: way for way in attempts((4, 5, 6))}
     tried = [ways[15], ways[29], ways[34]]
     languages = iter(["en", "zh", "zh", "en"])
     reflections = iter([True, False])
     text = write_thinking(tried, 34, lambda: next(languages), lambda: next(reflections))
-    assert text == f"{ways[15].line} no deng {ways[29].line} bu {ways[34].line} yes"
+    assert text == f"{ways[15].line} to 34 no deng {ways[29].line} to 34 bu {ways[34].line} to 34 yes"
 
 
 def test_an_answer_as_it_is_written() -> None:
