@@ -35,7 +35,7 @@ def measured(command: Sequence[str]) -> Usage:
     begun, peak = time.perf_counter(), 0
     with subprocess.Popen(command) as process:
         while process.poll() is None:
-            peak = max(peak, sum(map(_memory, _family(process.pid))))
+            peak = max(peak, sum(map(_memory, family(process.pid))))
             time.sleep(_LOOK_EVERY)
     return Usage(time.perf_counter() - begun, peak, process.returncode)
 
@@ -66,7 +66,7 @@ def _stages_begun(run: Path) -> int:
     return sum(event["event"] == "stage_started" for event in RunFiles(run).events)
 
 
-def _family(root: int) -> Iterator[int]:
+def family(root: int) -> Iterator[int]:
     """A process and its descendants, those that lead a group of their own included."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):

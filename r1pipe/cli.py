@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from r1pipe.stage import StageConfig
 
 SUMMARIES = {
-    "corpus": "Write the tiny world's corpus, from which a base model is pretrained.",
-    "pretrain": "Make a small base model from nothing.",
-    "checkpoint": "Check an existing model, by path or Hugging Face id, and register it.",
+    "corpus": "Write the corpus of the tiny world, from which a base model is pretrained.",
+    "pretrain": "Pretrain a small base model from random weights.",
+    "checkpoint": "Take in an existing model, by path or Hugging Face id, checked and its revision noted.",
     "sft": "Fine-tune a model on prompts with given completions.",
     "rl": "Train a policy by GRPO on tasks whose answers a program can judge.",
-    "sample": "Draw completions, judge them, and keep the good ones as a dataset.",
-    "distill": "Fine-tune a student on a teacher's traces.",
-    "evaluate": "Score models: pass@1 with its standard error, length, reflection, language.",
+    "sample": "Sample completions from a model, judge each, and keep the good ones as data.",
+    "distill": "Train a student on a teacher's verified traces.",
+    "evaluate": "Score models on the same problems: how often they are right, and how they think.",
 }
-"""The verbs, in words the list of commands can show without loading them."""
+"""Each stage's SUMMARY once more, for a list of commands that loads none of them; a test keeps them equal."""
 
 
 class _Commands(TyperGroup):

@@ -99,6 +99,8 @@ class Cost(_Record):
     cpu_seconds: float
     tokens: int | None = None
     """Tokens trained on or generated."""
+    peak_rss_bytes: int | None = None
+    """The most memory the stage's process held, in this attempt; None where it was not written down."""
     device: str = "cpu"
     usd: float | None = None
     """The price, when the recipe says what an hour costs."""

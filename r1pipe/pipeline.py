@@ -254,20 +254,20 @@ class _Scheduler:
     def _ended(self, name: str, child: Child) -> None:
         what = child.end.get("what")
         if what == "done":
-            self._published(name, Path(child.end["path"]), child.end["peak_rss"])
+            self._published(name, Path(child.end["path"]))
         elif what == "stopped" or self._signals > 1:
             self._signals = max(1, self._signals)
             self._tell("stage_stopped", name)
         else:
             self._broke(name, child)
 
-    def _published(self, name: str, path: Path, peak_rss: int) -> None:
+    def _published(self, name: str, path: Path) -> None:
         manifest = load_manifest(path)
         assert manifest is not None, f"{path} was published just now"
         artifact = self._artifacts[name] = Artifact(path, manifest.kind, manifest)
         self._planner.made(name, artifact)
         self._folder.finished(name, artifact)
-        told = {"metrics": manifest.metrics, "cost": manifest.cost.model_dump(), "peak_rss": peak_rss}
+        told = {"metrics": manifest.metrics, "cost": manifest.cost.model_dump()}
         self._tell("stage_finished", name, artifact=str(path), **told)
 
     def _broke(self, name: str, child: Child) -> None:

@@ -7,7 +7,7 @@ afterwards, so a stage is looked at once more when its turn comes.
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +16,12 @@ from r1pipe.artifact import Artifact, Store, fingerprint_of, verify
 from r1pipe.errors import UsageError
 from r1pipe.external import Externals
 from r1pipe.hints import meant
+from r1pipe.hub import is_hub_id
 from r1pipe.manifest import Manifest, Parent, load_manifest
 from r1pipe.recipe import Recipe, StageSpec
 from r1pipe.stage import Reference, RefKind, Verbs, counted
 
-Action = Literal["run", "waiting", "up to date"]
+Action = Literal["run", "waiting", "up to date", "blocked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class Given:
     """The stage it comes from; None for what is from outside the run."""
     artifact: Artifact | None = None
     """The parent's artifact; None while it still has to be made, and for what is from outside."""
+    trouble: str = ""
+    """Why what is from outside cannot be had any more; only a look back finds this, see `Planner`."""
 
     @property
     def pending(self) -> bool:
@@ -50,13 +53,13 @@ class Step:
     stage: str
     verb: str
     action: Action
-    """`run` now, `waiting` for a parent that runs first, or `up to date`."""
+    """`run` now, `waiting` for a parent that runs first, `up to date`, or `blocked`: an input is gone."""
     reasons: tuple[str, ...]
-    """Why it runs; empty when it is up to date."""
+    """Why it runs, or cannot; empty when it is up to date."""
     fingerprint: str
     inputs: tuple[Given, ...] = field(repr=False)
     artifact: Artifact | None = None
-    """What is up to date."""
+    """What is up to date, or would be if its input were still there."""
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -74,8 +77,20 @@ class Step:
 class Planner:
     """Plans a recipe against what its run holds already."""
 
-    def __init__(self, recipe: Recipe, store: Store, verbs: Verbs, force: Collection[str] = ()) -> None:
-        """`force` names stages to run again whatever their state; `UsageError` for one there is not."""
+    def __init__(
+        self,
+        recipe: Recipe,
+        store: Store,
+        verbs: Verbs,
+        force: Collection[str] = (),
+        *,
+        looking_back: bool = False,
+    ) -> None:
+        """`force` names stages to run again whatever their state; `UsageError` for one there is not.
+
+        `looking_back` is for a run's record, with nothing to be begun: where something from outside is gone
+        or spoilt, it is taken to be what the stage was made from, and the stage is `blocked`.
+        """
         for name in force:
             if name not in recipe.stages:
                 raise UsageError(f"There is no stage '{name}' to force{meant(name, recipe.stages)}")
@@ -84,6 +99,7 @@ class Planner:
         self._store = store
         self._verbs = verbs
         self._forced = set(force)
+        self._looking_back = looking_back
         self._externals = Externals(store.run_dir)
 
     def plan(self) -> list[Step]:
@@ -94,11 +110,15 @@ class Planner:
         """Look at one stage; its parents were looked at before."""
         spec = self.recipe.stages[name]
         inputs = tuple(self._given(name, reference) for reference in spec.inputs)
+        if self._looking_back:
+            inputs = tuple(self._as_they_were(name, inputs))
         parents = [(given.role, given.fingerprint) for given in inputs]
         version = self._verbs.module(spec.uses).VERSION
         fingerprint = fingerprint_of(spec.uses, version, counted(spec.config), parents, self.recipe.seed)
         artifact, reasons = self._state(spec, fingerprint, inputs)
-        if artifact is not None:
+        if troubles := [given.trouble for given in inputs if given.trouble]:
+            step = Step(name, spec.uses, "blocked", (*troubles, *reasons), fingerprint, inputs, artifact)
+        elif artifact is not None:
             step = Step(name, spec.uses, "up to date", (), fingerprint, inputs, artifact)
         else:
             action: Action = "waiting" if any(given.pending for given in inputs) else "run"
@@ -120,7 +140,27 @@ class Planner:
         try:
             return Given(role, kind, label, self._externals.fingerprint(kind, label))
         except UsageError as error:
+            if self._looking_back:
+                there = Path(label).expanduser().exists()
+                trouble = f"input '{label}': {error}" if there else _gone(label)
+                return Given(role, kind, label, "", trouble=trouble)
             raise UsageError(f"{self.recipe.place(stage, role)}: {error}") from error
+
+    def _as_they_were(self, stage: str, inputs: tuple[Given, ...]) -> Iterator[Given]:
+        """Yield the inputs, with the fingerprint that the newest version recorded for what is gone."""
+        latest = self._store.latest(stage)
+        recorded = _by_role(_manifest(latest), inputs) if latest else [None] * len(inputs)
+        for given, parent in zip(inputs, recorded, strict=True):
+            trouble = given.trouble
+            if parent and self._was_a_folder(given, parent):
+                trouble = _gone(given.label)
+            then = parent.fingerprint if parent else ""
+            yield replace(given, fingerprint=then, trouble=trouble) if trouble else given
+
+    def _was_a_folder(self, given: Given, recorded: Parent) -> bool:
+        """Whether what reads as a hub id was a path when the stage ran: `models/base` is either."""
+        reads_as_id = given.parent is None and given.kind == "checkpoint" and is_hub_id(given.label)
+        return reads_as_id and Path(given.label).resolve() == self._store.run_dir.resolve() / recorded.path
 
     def _state(
         self, spec: StageSpec, fingerprint: str, inputs: tuple[Given, ...]
@@ -190,6 +230,11 @@ def _shown(value: Any) -> str:
     text = value if isinstance(value, str) else repr(value) if isinstance(value, float) else None
     text = jsonl.dumps(value).decode() if text is None else text
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _gone(label: str) -> str:
+    where = "" if Path(label).expanduser().is_absolute() else f" from {Path.cwd()}"
+    return f"input '{label}' is gone{where}"
 
 
 def _is_now(given: Given) -> str:

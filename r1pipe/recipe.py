@@ -86,7 +86,8 @@ class Recipe:
         """Return where `key` (dotted) of a stage was written, for a message about it."""
         if self.document is None:
             return stage if stage == self.name else f"{self.name}: stages.{stage}"
-        return str(self.document.value(("stages", stage, *key.split("."))))
+        section = self.document.data["stages"][stage]
+        return str(self.document.value(("stages", stage, *_as_written(section, key.split(".")))))
 
     def resolved(self) -> dict[str, Any]:
         """Return the recipe with every default filled in, as JSON; `from_resolved` reads it back."""
@@ -103,7 +104,7 @@ def load_recipe(
     """Read and validate a recipe file, or a shipped recipe by its name.
 
     Args:
-        path_or_name: a path (with a `/` or an ending), or the name of a recipe that comes with r1pipe.
+        path_or_name: a path (with a `/` or ending in `.yaml`), or the name of a shipped recipe.
         verbs: what `uses` may name, with the config of each.
         overrides: `dotted.key=value` each, the value being YAML, applied in order.
 
@@ -111,7 +112,9 @@ def load_recipe(
         UsageError: with all problems, one per line.
     """
     path = Path(path_or_name)
-    if not path.is_file() and _NAME.fullmatch(str(path_or_name)):
+    # A dot alone makes no ending: `qwen2.5-7b` is a name.
+    is_name = _NAME.fullmatch(str(path_or_name)) and path.suffix not in (".yaml", ".yml")
+    if is_name and not path.is_file():
         path = shipped.recipe_path(str(path_or_name))
     try:
         text = path.read_text(encoding="utf-8")
@@ -143,8 +146,11 @@ def parse_recipe(
 
 
 def from_resolved(data: Mapping[str, Any], source: str, verbs: Mapping[str, type[StageConfig]]) -> Recipe:
-    """Read back what `Recipe.resolved` gave, e.g. from a run's `run.json`. Raises as `load_recipe` does."""
-    validator = _Validator(Document(source, dict(data)), verbs)
+    """Read back what `Recipe.resolved` gave, e.g. from a run's `run.json`. Raises as `load_recipe` does.
+
+    A path that leads nowhere is no mistake here: what a run was made from may be gone by the time it is read.
+    """
+    validator = _Validator(Document(source, dict(data)), verbs, paths_exist=False)
     recipe = validator.recipe()
     if validator.problems:
         raise _usage_error(validator.problems)
@@ -158,10 +164,13 @@ def _usage_error(problems: Iterable[Problem]) -> UsageError:
 class _Validator:
     """Goes through a document once and collects what is wrong."""
 
-    def __init__(self, document: Document, verbs: Mapping[str, type[StageConfig]]) -> None:
+    def __init__(
+        self, document: Document, verbs: Mapping[str, type[StageConfig]], *, paths_exist: bool = True
+    ) -> None:
         self.document = document
         self.problems = document.problems
         self._verbs = verbs
+        self._paths_exist = paths_exist
         self._names: list[str] = []
         """Every stage that is written, valid or not."""
 
@@ -263,8 +272,9 @@ class _Validator:
     def _check_references(self, recipe: Recipe) -> None:
         for spec in recipe.stages.values():
             for reference in spec.inputs:
-                at = ("stages", spec.name, *reference.role.split("."))
-                at = at if reference.index is None else (*at, str(reference.index))
+                index = () if reference.index is None else (str(reference.index),)
+                section = self.document.data["stages"][spec.name]
+                at = ("stages", spec.name, *_as_written(section, (*reference.role.split("."), *index)))
                 if complaint := self._complaint(reference, recipe):
                     self._value_problem(at, f"'{'.'.join(at)}': {complaint}")
 
@@ -277,7 +287,7 @@ class _Validator:
             return f"a {kind} is needed here; the stage '{value}' ({uses}) makes a {makes}" if wrong else None
         if value in self._names and kind != "path":  # it has its own problem already
             return None
-        if Path(value).expanduser().exists():
+        if Path(value).expanduser().exists() or not self._paths_exist:
             return None
         if kind == "checkpoint" and is_hub_id(value):
             return None
@@ -320,4 +330,16 @@ def _written(settings: Any, loc: Iterable[int | str]) -> marked.Path:
         in_mapping = isinstance(settings, dict) and step in settings
         if in_mapping or (isinstance(settings, list) and isinstance(step, int) and step < len(settings)):
             path, settings = (*path, str(step)), settings[step]
+    return path
+
+
+def _as_written(settings: Any, keys: Iterable[str]) -> marked.Path:
+    """Leave out the 0 of what was written alone where a list may stand: `task: {…}` for `task: [{…}]`."""
+    path: marked.Path = ()
+    for key in keys:
+        if isinstance(settings, list):
+            settings = {str(index): each for index, each in enumerate(settings)}
+        written = isinstance(settings, dict) and key in settings
+        if written or not key.isdecimal():
+            path, settings = (*path, key), settings[key] if written else None
     return path

@@ -178,7 +178,7 @@ class Sink(Protocol):
 
     From a running stage come `log` (row), `progress` (done, total, unit) and `say` (text). The pipeline adds
     `run_started` (run, steps), `stage_started` (verb, fingerprint, reasons, resumed), `stage_reused`
-    (artifact, reasons), `stage_finished` (artifact, metrics, cost, peak_rss), `stage_failed` (error, log),
+    (artifact, reasons), `stage_finished` (artifact, metrics, cost), `stage_failed` (error, log),
     `stage_stopped`, `stage_skipped` (because) and `run_finished` (seconds, exit_code); in the run's own two,
     `stage` is empty.
     """

@@ -97,12 +97,12 @@ def make_config(
     """
     options = {name: value for name, value in given.items() if value is not None and value != []}
     for name, value in options.items():
-        if value == verb:
-            raise UsageError(f"'--{_flag(name)} {value}': write the path as './{value}'.")
+        if verb in (value if isinstance(value, list) else [value]):
+            raise UsageError(f"'{_typed(name, verb)}': write the path as './{verb}'.")
     section = {"uses": verb, **_read(file)}
     fields = VERBS[verb].model_fields
     said = {
-        f"stages.{verb}.{name}={_yaml(value, fields[name])}": f"--{_flag(name)} {value}"
+        f"stages.{verb}.{name}={_yaml(value, fields[name])}": _typed(name, value)
         for name, value in options.items()
     }
     said |= {f"stages.{verb}.{override}": f"--set {override}" for override in overrides}
@@ -112,6 +112,12 @@ def make_config(
         return parse_recipe(text, source, VERBS, list(said)).stages[verb].config
     except UsageError as error:
         raise UsageError(_in_own_words(str(error), verb, source, said)) from None
+
+
+def _typed(name: str, value: Any) -> str:
+    """An option as it stood on the command line; it may have been given several times."""
+    values = value if isinstance(value, list) else [value]
+    return " ".join(f"--{_flag(name)} {each}" for each in values)
 
 
 def _in_own_words(message: str, verb: str, source: str, said: Mapping[str, str]) -> str:

@@ -135,8 +135,8 @@ def _branch(node: "Lineage", head: str, indent: str, told: set[str]) -> Iterator
 
 
 def recipes_table(recipes: Mapping[str, Sequence[str]]) -> Table:
-    """The shipped recipes with the first line of their headers."""
-    rows = [[name, header[0] if header else ""] for name, header in recipes.items()]
+    """The shipped recipes with the first sentence of their headers."""
+    rows = [[name, " ".join(header).partition(". ")[0].rstrip(".")] for name, header in recipes.items()]
     return Table(["recipe", "what it is"], rows, left=2)
 
 

@@ -66,7 +66,7 @@ def run_stage(job: Job, pipe: Connection) -> None:
             outcome = module.run(job.spec.config, inputs, work)
             manifest = _manifest(job, module.VERSION, inputs, outcome, spent.so_far())
             artifact = folder.store.publish(name, outcome.path, manifest)
-            report.send("done", path=str(artifact.path), peak_rss=_peak_rss())
+            report.send("done", path=str(artifact.path))
 
 
 def run_checks(checks: Mapping[str, tuple[str, StageConfig]], pipe: Connection) -> None:
@@ -193,7 +193,7 @@ def _manifest(
         fingerprint_config=counted(job.spec.config),
         seed=job.seed,
         metrics=outcome.metrics,
-        cost=Cost(tokens=outcome.tokens, device=_device(), **cost),
+        cost=Cost(tokens=outcome.tokens, peak_rss_bytes=_peak_rss(), device=_device(), **cost),
     )
 
 

@@ -17,7 +17,7 @@ from r1pipe.manifest import MANIFEST
 from r1pipe.stage import CheckpointRef, Inputs, Outcome, StageConfig, Work
 
 VERSION = 1
-SUMMARY = "Take in an existing model, by path or Hugging Face id, checked and with its revision noted."
+SUMMARY = "Take in an existing model, by path or Hugging Face id, checked and its revision noted."
 
 _BESIDE_WEIGHTS = {".json", ".model", ".txt", ".jinja"}  # config, tokenizer, templates
 _LEFT_OUT = {MANIFEST, "trainer_state.json"}  # another artifact's, a trainer's

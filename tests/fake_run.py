@@ -113,7 +113,7 @@ def _artifact(
         fingerprint_config={},
         seed=7,
         metrics=metrics,
-        cost=Cost(seconds=192.0, cpu_seconds=190.0, tokens=1_540_000),
+        cost=Cost(seconds=192.0, cpu_seconds=190.0, tokens=1_540_000, peak_rss_bytes=438_000_000),
         created="2026-01-02T03:04:05+00:00",
         code_version="0.1.0",
         libraries={"torch": "2.13.0"},

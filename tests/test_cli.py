@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from r1pipe import cli, errors, pipeline
+from r1pipe import cli, errors, pipeline, views
 from stages import VERBS
 from tests.fake_run import PASS_AT_1, STAGES
 
@@ -35,9 +35,9 @@ def invoke(*arguments: str) -> Any:
     return CliRunner().invoke(cli.app, list(arguments), env={"COLUMNS": "100"})
 
 
-def test_the_listed_verbs_are_the_registered_ones() -> None:
+def test_the_list_of_verbs_says_what_the_stages_say() -> None:
     """A verb without an entry could not be called; an entry without a verb would break."""
-    assert set(cli.SUMMARIES) == set(VERBS)
+    assert {verb: VERBS.module(verb).SUMMARY for verb in VERBS} == cli.SUMMARIES
 
 
 @pytest.mark.parametrize(
@@ -173,9 +173,11 @@ def test_report_says_where_it_is(finished_run: Path) -> None:
 
 @pytest.mark.parametrize("command", ["scores", "status", "check", "report"])
 def test_what_is_no_run_is_refused(command: str, tmp_path: Path) -> None:
-    """One message, exit code 2, nothing written."""
-    done = invoke(command, str(tmp_path))
-    assert done.exit_code == 2 and "not the folder of a run" in done.stderr
+    """One message that says what is there instead, exit code 2, nothing written."""
+    for path, why in ((tmp_path, "it has no run.json"), (tmp_path / "x", "there is nothing at that path")):
+        done = invoke(command, str(path))
+        assert done.exit_code == 2
+        assert done.stderr.startswith(f"r1pipe: {path} is not the folder of a run: {why}. Give the folder")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -185,6 +187,13 @@ def test_recipes_are_listed_and_printed() -> None:
     for recipe in listed:
         printed = invoke("recipes", recipe["name"]).stdout
         assert "stages:" in printed and recipe["header"], recipe["name"]
+
+
+def test_a_recipe_is_listed_with_the_first_sentence_of_its_header() -> None:
+    """However the header breaks its lines; one without a header has a name at least."""
+    headers = {"a": ["The tree", "of 7.5 stages. It", "runs."], "b": ["One line."], "c": []}
+    said = dict(views.recipes_table(headers).rows)
+    assert said == {"a": "The tree of 7.5 stages", "b": "One line", "c": ""}
 
 
 def test_a_run_ends_with_table_answers_and_report(

@@ -252,6 +252,13 @@ def test_a_recipe_is_found_by_path_or_by_name(tmp_path: Path, monkeypatch: pytes
         load_recipe("midi", VERBS)
     with pytest.raises(UsageError, match="cannot be read: No such file or directory"):
         load_recipe(tmp_path / "midi.yaml", VERBS)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"^The recipe midi\.yaml cannot be read: No such file or directory"):
+        load_recipe("midi.yaml", VERBS)
+    (tmp_path / "model-2.5.yaml").write_text("stages: {a: {uses: train}}")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_recipe("model-2.5", VERBS).name == "model-2.5"
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="is not UTF-8 text"):
         load_recipe(tmp_path / "bytes.yaml", VERBS)

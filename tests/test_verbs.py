@@ -51,6 +51,13 @@ def test_all_mistakes_are_told_at_once_in_the_command_lines_words() -> None:
     ]
 
 
+def test_an_option_given_several_times_is_told_as_it_was_typed() -> None:
+    """And which of its values is the wrong one."""
+    with pytest.raises(UsageError) as caught:
+        make_config("evaluate", {"models": [HERE, "./no"]})
+    assert str(caught.value) == f"--models {HERE} --models ./no: 'models.1': nothing is at the path './no'"
+
+
 def test_a_mistake_in_the_file_names_the_file(tmp_path: Path) -> None:
     """With a file it is the file that is wrong, not the command."""
     file = tmp_path / "rl.yaml"
@@ -72,6 +79,8 @@ def test_a_folder_called_like_the_verb_is_asked_for_as_a_path() -> None:
     """`--model sft` in `r1pipe sft` would read as the stage itself."""
     with pytest.raises(UsageError, match=r"'--model sft': write the path as '\./sft'"):
         make_config("sft", {"model": "sft", "data": [HERE]})
+    with pytest.raises(UsageError, match=r"'--data sft': write the path as '\./sft'"):
+        make_config("sft", {"model": HERE, "data": [HERE, "sft"]})
 
 
 @pytest.mark.parametrize("verb", list(VERBS))

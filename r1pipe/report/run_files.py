@@ -6,6 +6,7 @@ the same.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,22 +61,31 @@ class RunFiles:
         """
         path = Path(path)
         if not (path / "run.json").is_file():
+            why = "it has no run.json" if path.exists() else "there is nothing at that path"
             raise UsageError(
-                f"{path} is not the folder of a run: it has no run.json. "
+                f"{path} is not the folder of a run: {why}. "
                 "Give the folder that `r1pipe run` wrote, e.g. runs/tiny-r1."
             )
         return cls(path)
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """`run.json`: the recipe as resolved, seed, versions, host."""
-        record: dict[str, Any] = jsonl.loads((self.path / "run.json").read_bytes())
-        return record
+        """`run.json`: the recipe as resolved, seed, versions, host.
+
+        Raises:
+            UsageError: the file is damaged.
+        """
+        path = self.path / "run.json"
+        with suppress(ValueError):
+            record = jsonl.loads(path.read_bytes())
+            if isinstance(record, dict) and isinstance(record.get("recipe"), dict):
+                return record
+        raise UsageError(f"{path} is damaged. Run the recipe again in this folder: that writes it anew.")
 
     @property
     def recipe(self) -> dict[str, Any]:
         """The resolved recipe."""
-        recipe: dict[str, Any] = self.record.get("recipe", {})
+        recipe: dict[str, Any] = self.record["recipe"]
         return recipe
 
     @cached_property

@@ -1,11 +1,13 @@
 """Tasks by name, as a recipe writes them, and mixtures of them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from r1pipe.errors import UsageError
+from r1pipe.stage import DataPath
 from r1pipe.tasks.base import Item, JudgeRule, Split, Task, TruncatedRule
 from r1pipe.tasks.countdown import Countdown, Wording
 from r1pipe.tasks.documents import Documents
@@ -38,8 +40,8 @@ class TaskSpec(BaseModel):
     """countdown: how many numbers; four are a harder tier that is held out whole."""
     wording: Wording = "tokens"
     """countdown: `tokens` for the tiny world, `sentence` for a model that reads English."""
-    path: str | None = None
-    """jsonl: the file, or a dataset's folder."""
+    path: DataPath | None = None
+    """jsonl: the file, or a dataset's folder; what is in it counts, not where it lies."""
     question_column: str | None = None
     """jsonl: the column that holds the question; `question`, `problem` or `prompt` when it is not set."""
     answer_column: str | None = None
@@ -93,7 +95,7 @@ def make_task(spec: TaskSpec) -> Task:
         return Documents(truncated=spec.truncated)
     assert spec.path is not None
     return Rows.read(
-        spec.path,
+        Path(spec.path).expanduser(),
         rule=spec.judge,
         question_column=spec.question_column,
         answer_column=spec.answer_column,

@@ -1,5 +1,6 @@
 """The report: self-contained, complete, and safe to open."""
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -63,6 +64,19 @@ def test_everything_that_is_asked_of_it_is_there(finished_run: Path) -> None:
     ):
         assert expected in text, expected
     assert source.count('class="chart"') >= 4 and source.count('class="tree"') == 1
+
+
+def test_the_memory_of_a_stage_is_shown_where_it_was_written_down(finished_run: Path) -> None:
+    """A manifest from before it was written down is read as any other."""
+    source, _ = read(write_report(finished_run))
+    assert source.count('<td class="num">438MB</td>') == 6
+    (path,) = finished_run.glob("artifacts/r1/*/manifest.json")
+    manifest = json.loads(path.read_text())
+    del manifest["cost"]["peak_rss_bytes"]
+    path.write_text(json.dumps(manifest))
+    source, _ = read(write_report(finished_run))
+    assert source.count('<td class="num">438MB</td>') == 5
+    assert source.count('<td class="num">–</td>') == 1
 
 
 def test_a_models_words_are_no_markup(finished_run: Path) -> None:
