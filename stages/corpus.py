@@ -20,7 +20,7 @@ class Config(StageConfig):
     documents: int = Field(default=70_000, ge=1)
     """How many documents are written, about 46 tokens each."""
     mix: Mix = Mix()
-    """Shares of the kinds of documents: `sums`, `checks`, `single`, `short`, `search` and `plain`."""
+    """Shares of the kinds of documents: `sums`, `drills`, `single`, `short`, `search` and `plain`."""
     habits: Habits = Habits()
     """How documents are written: how well attempts are guessed, how many are made, how languages mix."""
 

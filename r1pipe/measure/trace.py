@@ -3,7 +3,7 @@
 The tiny world's traces follow a grammar, so every part of them is counted and checked by rule:
 
     trace   = { [wait] attempt }
-    attempt = step { ";" step } ["to" target] [verdict]
+    attempt = step { ["left" number { number } "to" target] ";" step } [verdict]
     step    = number sign number "=" number
 
 with the words of either language for `wait` and the verdicts. What a policy makes of it under RL may not:
@@ -143,7 +143,8 @@ def reflects(text: str) -> bool:
 def read_trace(thinking: str) -> Trace:
     """Read a thinking by the grammar, stepping over what it does not cover. Never raises.
 
-    >>> [attempt.value for attempt in read_trace("5 + 4 = 9 ; 9 + 6 = 15 to 34 no wait 6 * 4 = 24").attempts]
+    >>> trace = read_trace("5 + 4 = 9 left 6 to 34 ; 9 + 6 = 15 no wait 6 * 4 = 24")
+    >>> [attempt.value for attempt in trace.attempts]
     [15, 24]
     """
     tokens = thinking.split()
@@ -154,7 +155,7 @@ def read_trace(thinking: str) -> Trace:
     return Trace(tuple(reader.attempts), reader.reflections, reader.regular)
 
 
-_AIM: Final = "to target"  # two tokens that are read as one element
+_AIM: Final = "left … to …"  # tokens that are read as one element
 
 
 class _Reader:
@@ -174,9 +175,9 @@ class _Reader:
         token = self.tokens[self.position]
         step = _step_at(self.tokens, self.position)
         role = _roles().get(token)
-        aimed = isinstance(self._before, Step) and _target_at(self.tokens, self.position)
-        before, self._before = self._before, step or role or (_AIM if aimed else token)
-        self.position += 5 if step else 2 if aimed else 1
+        aim = _aim_at(self.tokens, self.position) if isinstance(self._before, Step) else 0
+        before, self._before = self._before, step or role or (_AIM if aim else token)
+        self.position += 5 if step else aim or 1
         if step is not None:
             if before != ";":
                 self.finish(None)
@@ -185,10 +186,10 @@ class _Reader:
             self.finish(None)
             self.reflections += 1
             self.regular &= before not in ("wait", ";")
-        elif role in ("yes", "no") and (isinstance(before, Step) or before == _AIM):
+        elif role in ("yes", "no") and isinstance(before, Step):
             self.finish(role == "yes")
         else:
-            self.regular &= bool(aimed) or (token == ";" and isinstance(before, Step))
+            self.regular &= aim > 0 or (token == ";" and (isinstance(before, Step) or before == _AIM))
 
     def finish(self, verdict: bool | None) -> None:
         """Close the attempt that is open, if one is."""
@@ -206,8 +207,15 @@ def _step_at(tokens: Sequence[str], i: int) -> Step | None:
     return Step(int(left), tokens[i + 1], int(right), int(result))
 
 
-def _target_at(tokens: Sequence[str], i: int) -> bool:
-    return tokens[i] == "to" and i + 1 < len(tokens) and tokens[i + 1].isdecimal()
+def _aim_at(tokens: Sequence[str], i: int) -> int:
+    """How many tokens the aim is long that begins here, `left 6 to 34`; 0 where none does."""
+    if tokens[i] != "left":
+        return 0
+    to = i + 1
+    while to < len(tokens) and tokens[to].isdecimal():
+        to += 1
+    whole = to > i + 1 and to + 1 < len(tokens) and tokens[to] == "to" and tokens[to + 1].isdecimal()
+    return to + 2 - i if whole else 0
 
 
 @cache

@@ -14,10 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from r1pipe.tasks.countdown import Problem, problems
 from r1pipe.tasks.documents import draw_document
-from r1pipe.world.solver import Attempt, attempts, guesses, write_answer, write_thinking
-from r1pipe.world.words import ASSISTANT, EOS, LANGUAGES, LARGEST_NUMBER, USER, Role
+from r1pipe.world.solver import Attempt, attempts, guesses, nearest, write_answer, write_thinking
+from r1pipe.world.words import ASSISTANT, EOS, LANGUAGES, USER, Role
 
-_NEAR = 8  # how far from a target a number is that takes care to tell from it
 _FIRST, _SECOND = LANGUAGES  # the language of most words, and the one that is mixed in
 
 
@@ -28,10 +27,10 @@ class Mix(BaseModel):
 
     sums: float = Field(default=0.14, ge=0)
     """Lines of sums: `7 * 8 = 56 ; 3 + 9 = 12`."""
-    checks: float = Field(default=0.03, ge=0)
-    """A target, and numbers that are it or are not: `to 34 = 9 to 34 no = 34 to 34 yes = 51 to 34 bu`."""
+    drills: float = Field(default=0.03, ge=0)
+    """Attempts at one problem after another, with nothing around them: `… left 6 to 34 ; 9 + 6 = 15 no …`."""
     single: float = Field(default=0.0, ge=0)
-    """Traces of one attempt, as often right as wrong."""
+    """Traces of one attempt; more than half of them hit."""
     short: float = Field(default=0.45, ge=0)
     """Traces that try once or twice and give up."""
     search: float = Field(default=0.28, ge=0)
@@ -53,10 +52,6 @@ class Habits(BaseModel):
 
     guess_temperature: float = Field(default=30.0, gt=0)
     """How badly attempts are guessed: near 0 only the best one is made, far above 30 all are alike."""
-    careful: float = Field(default=0.0, ge=0, le=1)
-    """Chance that a long trace guesses at `careful_temperature`, and makes no attempt twice."""
-    careful_temperature: float = Field(default=4.0, gt=0)
-    """How well it guesses then."""
     short_attempts: tuple[int, int] = (1, 2)
     """Fewest and most attempts of a trace that gives up."""
     search_attempts: tuple[int, int] = (3, 10)
@@ -73,8 +68,8 @@ class Habits(BaseModel):
     """Chance that a line which sums up the last attempt stands before the answer."""
     sums_per_document: int = Field(default=8, ge=1)
     """Sums on a line."""
-    checks_per_document: int = Field(default=20, ge=1)
-    """Numbers compared on a line."""
+    drills_per_document: int = Field(default=6, ge=1)
+    """Attempts of a drill."""
 
     @model_validator(mode="after")
     def _bounds(self) -> "Habits":
@@ -93,7 +88,7 @@ def documents(count: int, seed: int, mix: Mix, habits: Habits) -> Iterator[dict[
     seen = problems(split="seen")
     writers: dict[str, Callable[[Random], tuple[str, str]]] = {
         "sums": lambda rng: ("", _sums(rng, habits)),
-        "checks": lambda rng: ("", _checks(rng, habits)),
+        "drills": lambda rng: ("", _drills(rng, habits)),
         "single": lambda rng: _single(rng, habits),
         "short": lambda rng: _trace(rng, rng.choice(seen), habits, searching=False),
         "search": lambda rng: _trace(rng, rng.choice(seen), habits, searching=True),
@@ -112,7 +107,7 @@ def documents(count: int, seed: int, mix: Mix, habits: Habits) -> Iterator[dict[
 def _every_sum() -> tuple[str, ...]:
     """Every distinct step of every way to spend the numbers of a problem: 1,772 sums."""
     given = dict.fromkeys(problem.numbers for problem in problems(split="seen"))
-    steps = (step for numbers in given for way in attempts(numbers) for step in way.line.split(" ; "))
+    steps = (step for numbers in given for way in attempts(numbers) for step in way.steps)
     return tuple(dict.fromkeys(steps))
 
 
@@ -121,21 +116,14 @@ def _sums(rng: Random, habits: Habits) -> str:
     return " ; ".join(rng.choices(_every_sum(), k=habits.sums_per_document))
 
 
-def _checks(rng: Random, habits: Habits) -> str:
-    target = rng.randint(1, LARGEST_NUMBER)
-    words = [f"to {target}"]
-    for _ in range(habits.checks_per_document):
-        number = target if rng.random() < 0.5 else _another(target, rng)
-        verdict = _word("yes" if number == target else "no", habits.short_mixing, rng)
-        words += ["=", str(number), "to", str(target), verdict]
+def _drills(rng: Random, habits: Habits) -> str:
+    words = []
+    for _ in range(habits.drills_per_document):
+        problem = rng.choice(problems(split="seen"))
+        tried = _one_attempt(problem, rng)
+        verdict = _word("yes" if tried.value == problem.target else "no", habits.short_mixing, rng)
+        words += [tried.line(problem.target), verdict]
     return " ".join(words)
-
-
-def _another(target: int, rng: Random) -> int:
-    """A number to be told from the target: as often a near one, as good guesses come to, as any."""
-    if rng.random() < 0.5:
-        return rng.randint(0, LARGEST_NUMBER)
-    return min(LARGEST_NUMBER, max(0, target + rng.choice((-1, 1)) * rng.randint(1, _NEAR)))
 
 
 def _word(role: Role, mixing: float, rng: Random) -> str:
@@ -148,19 +136,21 @@ def _language(mixing: float, rng: Random) -> str:
 
 def _single(rng: Random, habits: Habits) -> tuple[str, str]:
     problem = rng.choice(problems(split="seen"))
-    ways = attempts(problem.numbers)
+    return _document(rng, problem, [_one_attempt(problem, rng)], habits.short_mixing, habits)
+
+
+def _one_attempt(problem: Problem, rng: Random) -> Attempt:
+    """Any attempt, or as often one that hits."""
+    ways = nearest(problem.numbers, problem.target)
     hits = [way for way in ways if way.value == problem.target]
-    tried = rng.choice(hits if rng.random() < 0.5 else ways)
-    return _document(rng, problem, [tried], habits.short_mixing, habits)
+    return rng.choice(hits if rng.random() < 0.5 else ways)
 
 
 def _trace(rng: Random, problem: Problem, habits: Habits, *, searching: bool) -> tuple[str, str]:
     most = rng.randint(*(habits.search_attempts if searching else habits.short_attempts))
     mixing = habits.search_mixing if searching else habits.short_mixing
-    careful = searching and rng.random() < habits.careful
-    temperature = habits.careful_temperature if careful else habits.guess_temperature
-    tried = guesses(problem.numbers, problem.target, most, temperature, rng)
-    if searching and not careful:
+    tried = guesses(problem.numbers, problem.target, most, habits.guess_temperature, rng)
+    if searching:
         tried = list(_with_repeats(tried, problem.target, habits.repeats, rng))
     return _document(rng, problem, tried, mixing, habits)
 

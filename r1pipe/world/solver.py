@@ -2,7 +2,10 @@
 
 A trace of the tiny world tries a way, holds the result against the target and gives a verdict:
 
-    5 + 4 = 9 ; 9 + 6 = 15 to 34 no wait 5 * 6 = 30 ; 30 + 4 = 34 to 34 yes
+    5 + 4 = 9 left 6 to 34 ; 9 + 6 = 15 no wait 5 * 6 = 30 left 4 to 34 ; 30 + 4 = 34 yes
+
+What is left to be spent and the target are named again before the last step: a small model chooses a step,
+and tells a hit from a miss, by numbers that stand close by, and badly by those it read a hundred tokens ago.
 
 Here stand the ways (`attempts`), the order in which an imperfect solver tries them (`guesses`), and how a
 trace and its answer are written down (`write_thinking`, `write_answer`).
@@ -23,26 +26,36 @@ from r1pipe.world.words import LANGUAGES
 class Attempt:
     """One way to spend all the numbers."""
 
-    line: str
-    """The steps as a trace writes them: `4 + 5 = 9 ; 9 * 6 = 54`."""
+    steps: tuple[str, ...]
+    """As a trace writes them: `4 + 5 = 9`, `9 * 6 = 54`."""
+    left: tuple[tuple[int, ...], ...]
+    """The numbers still to be spent after each step, ascending."""
     value: int
     """What comes out: 54."""
     expression: str
     """The same as an answer: `( 4 + 5 ) * 6`."""
 
+    def line(self, target: int) -> str:
+        """The attempt as a trace writes it: `4 + 5 = 9 left 6 to 34 ; 9 * 6 = 54`."""
+        parts = [
+            f"{step} left {' '.join(map(str, left))} to {target} ;"
+            for step, left in zip(self.steps[:-1], self.left, strict=False)
+        ]
+        return " ".join([*parts, self.steps[-1]])
+
 
 @lru_cache(maxsize=1024)
 def attempts(numbers: tuple[int, ...]) -> tuple[Attempt, ...]:
-    """Every chain over all of `numbers` (at least two), each number once; no line twice.
+    """Every chain over all of `numbers` (at least two), each number once; no chain twice.
 
-    A chain carries a running value: a step over two numbers, then one more number a step. Of two lines that
+    A chain carries a running value: a step over two numbers, then one more number a step. Of two chains that
     differ by the order of a sum or a product only one is kept: running value first, smaller number first in
     the first step.
     """
-    found: dict[str, Attempt] = {}
+    found: dict[tuple[str, ...], Attempt] = {}
     for first, *rest in permutations(sorted(numbers)):
-        for attempt in _chains(Attempt("", first, str(first)), rest):
-            found.setdefault(attempt.line, attempt)
+        for attempt in _chains(Attempt((), (), first, str(first)), rest):
+            found.setdefault(attempt.steps, attempt)
     return tuple(found.values())
 
 
@@ -51,19 +64,18 @@ def _chains(chain: Attempt, rest: Sequence[int]) -> Iterator[Attempt]:
     if not rest:
         yield chain
         return
-    number, operand = rest[0], f"( {chain.expression} )" if chain.line else chain.expression
-    steps = [(chain.value, sign, number, f"{operand} {sign} {number}") for sign in "+-*/"]
-    if chain.line:
-        steps += [(number, sign, chain.value, f"{number} {sign} {operand}") for sign in "-/"]
+    number, operand = rest[0], f"( {chain.expression} )" if chain.steps else chain.expression
+    ways = [(chain.value, sign, number, f"{operand} {sign} {number}") for sign in "+-*/"]
+    if chain.steps:
+        ways += [(number, sign, chain.value, f"{number} {sign} {operand}") for sign in "-/"]
     else:
-        steps = [step for step in steps if step[1] in "-/" or chain.value <= number]
-    for left, sign, right, expression in steps:
+        ways = [way for way in ways if way[1] in "-/" or chain.value <= number]
+    for left, sign, right, expression in ways:
         value = apply(left, sign, right)
         if value is not None:
-            line = f"{left} {sign} {right} = {value}"
-            yield from _chains(
-                Attempt(f"{chain.line} ; {line}" if chain.line else line, value, expression), rest[1:]
-            )
+            steps = (*chain.steps, f"{left} {sign} {right} = {value}")
+            left_over = (*chain.left, tuple(sorted(rest[1:])))
+            yield from _chains(Attempt(steps, left_over, value, expression), rest[1:])
 
 
 def guesses(
@@ -71,15 +83,26 @@ def guesses(
 ) -> list[Attempt]:
     """Up to `count` different attempts in the order an imperfect solver tries them, none after one that hits.
 
-    Each is drawn with probability proportional to exp(-|value - target| / temperature): a low temperature
-    guesses well.
+    An attempt is led to its end as well as it can be: of those that differ in the last step alone only the
+    nearest to the target is made. Each is drawn with probability proportional to
+    exp(-|value - target| / temperature): a low temperature guesses well.
     """
     # The attempts with the smallest e / weight, e exponential, are a weighted draw without replacement.
-    ways = attempts(tuple(sorted(numbers)))
+    ways = nearest(tuple(sorted(numbers)), target)
     keys = [math.log(rng.expovariate(1.0)) + abs(way.value - target) / temperature for way in ways]
     drawn = [ways[i] for i in sorted(range(len(ways)), key=keys.__getitem__)[:count]]
     hit = next((i for i, attempt in enumerate(drawn) if attempt.value == target), len(drawn))
     return drawn[: hit + 1]
+
+
+def nearest(numbers: tuple[int, ...], target: int) -> list[Attempt]:
+    """Of the attempts that differ in the last step alone, the one that comes nearest; the first of equals."""
+    best: dict[tuple[str, ...], Attempt] = {}
+    for way in attempts(numbers):
+        before = best.setdefault(way.steps[:-1], way)
+        if abs(way.value - target) < abs(before.value - target):
+            best[way.steps[:-1]] = way
+    return list(best.values())
 
 
 def write_thinking(
@@ -94,10 +117,8 @@ def write_thinking(
     for i, attempt in enumerate(tried):
         if i > 0 and reflects():
             parts.append(LANGUAGES[language()]["wait"])
-        # The target is named again, so that the two numbers a verdict compares stand side by side: a small
-        # model tells late in a trace whether a number is one it read a hundred tokens ago, or nearly.
         verdict = LANGUAGES[language()]["yes" if attempt.value == target else "no"]
-        parts += [attempt.line, f"to {target}", verdict]
+        parts += [attempt.line(target), verdict]
     return " ".join(parts)
 
 

@@ -33,7 +33,7 @@ USER: Final = "<|user|>"
 ASSISTANT: Final = "<|assistant|>"
 TAGS: Final = ("<think>", "</think>", "<answer>", "</answer>")
 SIGNS: Final = ("+", "-", "*", "/", "=", ";", "(", ")")
-ASKING: Final = ("nums", "to", "copy", "reverse", "sort", "greet", "hello")
+ASKING: Final = ("nums", "left", "to", "copy", "reverse", "sort", "greet", "hello")
 
 VOCABULARY: Final[tuple[str, ...]] = (
     PAD,

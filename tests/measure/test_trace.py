@@ -11,7 +11,8 @@ from r1pipe.world.words import VOCABULARY
 def test_read_trace() -> None:
     """A trace comes apart into its attempts, each with its steps and its verdict in either language."""
     trace = read_trace(
-        "5 + 4 = 9 ; 9 + 6 = 15 to 34 no wait 6 * 4 = 24 ; 24 + 5 = 29 bu 5 * 6 = 30 ; 30 + 4 = 34 to 34 dui"
+        "5 + 4 = 9 left 6 to 34 ; 9 + 6 = 15 no wait 6 * 4 = 24 ; 24 + 5 = 29 bu "
+        "5 * 6 = 30 left 4 to 34 ; 30 + 4 = 34 dui"
     )
     assert trace.regular and trace.reflections == 1
     assert trace.attempts == (
@@ -30,11 +31,14 @@ def test_read_trace() -> None:
         ("5 + 4 = 9 6 + 4 = 10", [9, 10], True),  # no `;`, so the second step begins another attempt
         ("5 + 4 = 9 wait 6 + 4 = 10 yes", [9, 10], True),
         ("wait 5 + 4 = 9 yes", [9], True),
-        ("5 + 4 = 9 to 9 yes 6 + 4 = 10 to 9", [9, 10], True),
-        ("5 + 4 = 9 to 9 to 9 yes", [9], False),
-        ("5 + 4 = 9 to 9 ; 9 + 1 = 10 no", [10], False),
-        ("5 + 4 = 9 to yes", [9], False),
-        ("to 9 5 + 4 = 9 yes", [9], False),
+        ("5 + 4 = 9 left 1 2 to 11 ; 9 + 1 = 10 left 2 to 11 ; 10 + 2 = 12 no", [12], True),
+        ("5 + 4 = 9 left 1 to 10 left 1 to 10 ; 9 + 1 = 10 yes", [10], False),
+        ("5 + 4 = 9 left 1 to 10 9 + 1 = 10 yes", [9, 10], True),  # as without the aim
+        ("5 + 4 = 9 left 1 to 10 yes", [9], False),
+        ("5 + 4 = 9 left to 10 ; 9 + 1 = 10 yes", [10], False),
+        ("5 + 4 = 9 left 1 to ; 9 + 1 = 10 yes", [10], False),
+        ("5 + 4 = 9 left 1", [9], False),
+        ("left 1 to 9 5 + 4 = 9 yes", [9], False),
         ("5 + 4 = 9 yes yes", [9], False),
         ("yes", [], False),
         ("5 + 4 = 9 ; yes", [9], False),

@@ -10,7 +10,7 @@ import pytest
 from r1pipe.tasks.countdown import problems, reachable
 from r1pipe.verify.expression import evaluate
 from r1pipe.world.arithmetic import apply
-from r1pipe.world.solver import Attempt, attempts, guesses, write_answer, write_thinking
+from r1pipe.world.solver import Attempt, attempts, guesses, nearest, write_answer, write_thinking
 
 
 def lines_of(numbers: tuple[int, ...]) -> set[tuple[tuple[object, ...], ...]]:
@@ -33,9 +33,9 @@ def lines_of(numbers: tuple[int, ...]) -> set[tuple[tuple[object, ...], ...]]:
     return found
 
 
-def read(line: str) -> tuple[tuple[object, ...], ...]:
+def read(written: tuple[str, ...]) -> tuple[tuple[object, ...], ...]:
     steps = []
-    for step in line.split(" ; "):
+    for step in written:
         left, sign, right, _, value = step.split()
         operands = (int(left), int(right))
         steps.append((*(sorted(operands) if sign in "+*" else operands), sign, int(value)))
@@ -45,10 +45,10 @@ def read(line: str) -> tuple[tuple[object, ...], ...]:
 def test_the_ways_to_spend_two_numbers() -> None:
     """Small enough to be written down: no second order of the sum and the product, no negative value."""
     assert attempts((3, 6)) == (
-        Attempt("3 + 6 = 9", 9, "3 + 6"),
-        Attempt("3 * 6 = 18", 18, "3 * 6"),
-        Attempt("6 - 3 = 3", 3, "6 - 3"),
-        Attempt("6 / 3 = 2", 2, "6 / 3"),
+        Attempt(("3 + 6 = 9",), ((),), 9, "3 + 6"),
+        Attempt(("3 * 6 = 18",), ((),), 18, "3 * 6"),
+        Attempt(("6 - 3 = 3",), ((),), 3, "6 - 3"),
+        Attempt(("6 / 3 = 2",), ((),), 2, "6 / 3"),
     )
 
 
@@ -56,18 +56,18 @@ def test_the_ways_to_spend_two_numbers() -> None:
 def test_the_ways_are_all_ways_each_once(numbers: tuple[int, ...]) -> None:
     """They agree with trying everything, however the numbers are ordered."""
     ways = attempts(numbers)
-    assert Counter(read(way.line) for way in ways) == Counter(lines_of(numbers))
+    assert Counter(read(way.steps) for way in ways) == Counter(lines_of(numbers))
     assert set(attempts(numbers[::-1])) == set(ways)
 
 
-def test_an_expression_is_the_answer_to_its_line() -> None:
+def test_an_expression_is_the_answer_to_its_steps() -> None:
     """Over every third triple of the space: numbers each once, the value that the line ends in, and together
     what the task calls reachable."""
     for numbers in list(dict.fromkeys(problem.numbers for problem in problems()))[::3]:
         for way in attempts(numbers):
             answer = evaluate(way.expression)
             assert sorted(answer.numbers) == sorted(numbers)
-            assert answer.value == way.value == int(way.line.rsplit(" ", 1)[1])
+            assert answer.value == way.value == int(way.steps[-1].rsplit(" ", 1)[1])
         assert {way.value for way in attempts(numbers)} == reachable(numbers)
 
 
@@ -79,41 +79,68 @@ def test_guesses_end_at_a_hit() -> None:
         assert len(set(tried)) == len(tried) <= 10
         assert not any(hits[:-1])
         assert hits[-1] or len(tried) == 10
-    assert len(guesses((4, 5, 6), 98, 1000, 30.0, Random(0))) == len(attempts((4, 5, 6)))
+    assert len(guesses((4, 5, 6), 98, 1000, 30.0, Random(0))) == len(nearest((4, 5, 6), 98))
 
 
 def test_a_low_temperature_guesses_in_order_of_distance() -> None:
     """Near zero the nearest comes first; a problem that can be solved is solved at once."""
     tried = guesses((4, 5, 6), 33, 6, 1e-6, Random(0))
     distances = [abs(attempt.value - 33) for attempt in tried]
-    assert distances == sorted(abs(way.value - 33) for way in attempts((4, 5, 6)))[:6]
+    assert distances == sorted(abs(way.value - 33) for way in nearest((4, 5, 6), 33))[:6]
     assert [attempt.value for attempt in guesses((4, 5, 6), 34, 6, 1e-6, Random(0))] == [34]
 
 
 def test_guesses_are_drawn_as_documented() -> None:
-    """Over 20,000 first guesses, how often each value comes is exp(-distance / temperature), normalised."""
+    """Over 20,000 first guesses, how often each comes is exp(-distance / temperature), normalised."""
     rng, draws = Random(0), 20_000
-    first = Counter(guesses((3, 6), 9, 1, 6.0, rng)[0].value for _ in range(draws))
-    weights = {value: math.exp(-abs(value - 9) / 6.0) for value in (9, 18, 3, 2)}
-    for value, weight in weights.items():
+    first = Counter(guesses((4, 5, 6), 33, 1, 6.0, rng)[0] for _ in range(draws))
+    weights = {way: math.exp(-abs(way.value - 33) / 6.0) for way in nearest((4, 5, 6), 33)}
+    assert len(weights) == 9
+    for way, weight in weights.items():
         share = weight / sum(weights.values())
         spread = math.sqrt(share * (1 - share) / draws)
-        assert first[value] / draws == pytest.approx(share, abs=4 * spread)
+        assert first[way] / draws == pytest.approx(share, abs=4 * spread)
+
+
+def test_the_last_step_is_the_best_there_is() -> None:
+    """For each beginning of an attempt one end, and none that begins the same comes nearer."""
+    for numbers, target in [((4, 5, 6), 33), ((3, 3, 12), 4), ((1, 2, 3, 4), 24)]:
+        made = {way.steps[:-1]: way.value for way in nearest(numbers, target)}
+        assert len(made) == len(nearest(numbers, target))
+        distances: dict[tuple[str, ...], list[int]] = {}
+        for way in attempts(numbers):
+            distances.setdefault(way.steps[:-1], []).append(abs(way.value - target))
+        assert {begun: abs(value - target) for begun, value in made.items()} == {
+            begun: min(of_it) for begun, of_it in distances.items()
+        }
 
 
 def test_a_trace_as_it_is_written() -> None:
-    """The target and a verdict after each attempt and, where the mind changes in words, the word for it."""
-    ways = {way.value: way for way in attempts((4, 5, 6))}
-    tried = [ways[15], ways[29], ways[34]]
+    """What is left and the target before the last step, a verdict after each attempt and, where the mind
+    changes in words, the word for it."""
+    ways = {way.steps: way for way in attempts((4, 5, 6))}
+    chains = [("4 + 5 = 9", "9 + 6 = 15"), ("4 * 6 = 24", "24 + 5 = 29"), ("5 * 6 = 30", "30 + 4 = 34")]
+    tried = [ways[chain] for chain in chains]
     languages = iter(["en", "zh", "zh", "en"])
     reflections = iter([True, False])
     text = write_thinking(tried, 34, lambda: next(languages), lambda: next(reflections))
-    assert text == f"{ways[15].line} to 34 no deng {ways[29].line} to 34 bu {ways[34].line} to 34 yes"
+    assert text == (
+        "4 + 5 = 9 left 6 to 34 ; 9 + 6 = 15 no deng 4 * 6 = 24 left 5 to 34 ; 24 + 5 = 29 bu "
+        "5 * 6 = 30 left 4 to 34 ; 30 + 4 = 34 yes"
+    )
+
+
+def test_an_attempt_over_four_numbers_as_it_is_written() -> None:
+    """What is left after each step but the last, in ascending order."""
+    ways = {way.steps: way for way in attempts((2, 3, 4, 10))}
+    way = ways["4 + 10 = 14", "14 - 3 = 11", "11 * 2 = 22"]
+    assert way.line(24) == "4 + 10 = 14 left 2 3 to 24 ; 14 - 3 = 11 left 2 to 24 ; 11 * 2 = 22"
+    assert (way.value, way.expression) == (22, "( ( 4 + 10 ) - 3 ) * 2")
 
 
 def test_an_answer_as_it_is_written() -> None:
     """Alone, and after a summary in either language."""
-    last = Attempt("5 * 6 = 30 ; 30 + 4 = 34", 34, "( 5 * 6 ) + 4")
+    last = Attempt(("5 * 6 = 30", "30 + 4 = 34"), ((4,), ()), 34, "( 5 * 6 ) + 4")
     assert write_answer(last) == "<answer> ( 5 * 6 ) + 4 </answer>"
     assert write_answer(last, summary="en") == "so ( 5 * 6 ) + 4 = 34 <answer> ( 5 * 6 ) + 4 </answer>"
     assert write_answer(last, summary="zh") == "suoyi ( 5 * 6 ) + 4 = 34 <answer> ( 5 * 6 ) + 4 </answer>"
