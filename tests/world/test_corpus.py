@@ -174,6 +174,18 @@ def test_habits_are_followed() -> None:
     assert total(searches, "repeated_attempts") > 100
 
 
+def test_a_lost_trace_goes_round_in_circles_and_gives_up() -> None:
+    """As long as the habit says, nothing but failures, some of them made again, and no claim at the end. It
+    is a habit of long traces."""
+    habits = Habits(lost=1, lost_attempts=(12, 14))
+    for row in some(100, search=1, habits=habits):
+        trace = read_trace(thinking_of(row))
+        assert 12 <= len(trace.attempts) <= 14
+        assert {attempt.verdict for attempt in trace.attempts} == {False}
+        assert len({attempt.key for attempt in trace.attempts}) < len(trace.attempts)
+    assert max(attempts_of(some(100, short=1, habits=habits))) <= 2
+
+
 def test_plain_documents_are_right() -> None:
     """All four kinds, each answered by its rule, without thinking."""
     kinds = set()
