@@ -67,8 +67,7 @@ class Config(StageConfig):
     limit: int | None = Field(default=None, ge=1)
     """How many of the model's completions are kept in all; once there are so many, no more are generated."""
     rewrite: Rewrite | None = None
-    """Makes right answers, and the failures that `keep.gave_up` asks for, readable before they are chosen
-    from; each is judged again, and that verdict counts."""
+    """Makes right answers readable before they are chosen from; each is judged again and must pass again."""
     solver: int = Field(default=0, ge=0)
     """Rows written by the tiny world's solver, added to those of the model: countdown problems of the split
     "seen" that are not among the kept ones, in one language and with a summary."""
@@ -238,7 +237,7 @@ class Rows:
         self.model = model
 
     def of(self, question: Question, row: SampleRow, seed: int) -> TraceRow:
-        """The row of a completion, made readable if the recipe asks for it."""
+        """The row of a completion, made readable if it is right and the recipe asks for it."""
         prompt, language = question.prompt, self.config.keep.language
         if self.config.answers == "gold":
             return trace_row(row, prompt=prompt, source="gold", language=language)
@@ -257,12 +256,12 @@ class Rows:
         )
 
     def _readable(self, row: SampleRow) -> str | None:
-        """What a completion is rewritten to, or None where it stays as it is."""
-        right = row["verdict"] == "pass"
-        if self.config.rewrite is None or not (right or self.config.keep.gave_up):
+        """What a right answer is rewritten to, or None where it stays as it is."""
+        if self.config.rewrite is None or row["verdict"] != "pass":
             return None
-        target = target_of(row) if right else None  # a failure has nothing to sum up
-        text = make_readable(row["completion"], opened=row["opened"], target=target, how=self.config.rewrite)
+        text = make_readable(
+            row["completion"], opened=row["opened"], target=target_of(row), how=self.config.rewrite
+        )
         return None if text == row["completion"] else text
 
     def solved(self, room: int, taken: set[str], seed: int) -> list[TraceRow]:

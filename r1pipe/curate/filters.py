@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from r1pipe.measure.language import Language, consistency
 from r1pipe.measure.samples import SampleRow, parsed
-from r1pipe.measure.trace import measure, read_trace
+from r1pipe.measure.trace import measure
 
 RejectedRow = dict[str, Any]
 """A `SampleRow` with one more column, `rejected`: the reason."""
@@ -48,18 +48,12 @@ class Keep(BaseModel):
     """Reject what the token limit cut off."""
     correct: bool = True
     """Reject what did not pass its verdict."""
-    gave_up: bool = False
-    """Reject all but honest failures, which end at an attempt they call failed. Needs `correct: false`.
-
-    Right answers alone teach a student that a search always ends well, and it then never ends one itself."""
     well_formed: bool = True
     """Reject what does not have the form that its question asks for, as the reward `format` does."""
     single_language: float = Field(default=1.0, ge=0, le=1)
     """Share of a completion's words that must be in one language; 0 keeps mixed ones."""
     language: Language | None = None
     """Which language that must be; any one language when it is not set."""
-    min_attempts: int | None = Field(default=None, ge=1)
-    """Reject thinking with fewer attempts than this."""
     repeats: bool = False
     """Keep thinking that makes the same attempt twice."""
     max_attempts: int | None = Field(default=None, ge=1)
@@ -71,12 +65,6 @@ class Keep(BaseModel):
     prefer: Literal["shortest", "first"] = "shortest"
     """Which ones those are."""
 
-    @model_validator(mode="after")
-    def _no_contradiction(self) -> "Keep":
-        if self.gave_up and self.correct:
-            raise ValueError("`gave_up` keeps failures and `correct` rejects them; set `correct: false`")
-        return self
-
     def filters(self) -> list[Filter]:
         """What looks at every row alone, in order."""
         filters: list[Filter] = []
@@ -84,14 +72,10 @@ class Keep(BaseModel):
             filters.append(untruncated)
         if self.correct:
             filters.append(correct)
-        if self.gave_up:
-            filters.append(gave_up)
         if self.well_formed:
             filters.append(well_formed)
         if self.single_language > 0 or self.language:
             filters.append(single_language(self.single_language, self.language))
-        if self.min_attempts is not None:
-            filters.append(searching(self.min_attempts))
         return [*filters, readable(self.repeats, self.max_attempts, self.max_tokens)]
 
     def together(self) -> list[Step]:
@@ -128,23 +112,6 @@ def correct(row: SampleRow) -> str | None:
     if row["verdict"] == "pass":
         return None
     return f"{'undecided' if row['verdict'] == 'undecided' else 'wrong'}: {row['reason']}"
-
-
-def gave_up(row: SampleRow) -> str | None:
-    """Reject a right answer, and thinking that does not end at an attempt it calls failed."""
-    attempts = read_trace(parsed(row).thinking or "").attempts
-    honest = row["verdict"] == "fail" and attempts and attempts[-1].verdict is False
-    return None if honest else "did not give up"
-
-
-def searching(at_least: int) -> Filter:
-    """Reject thinking with fewer attempts than this."""
-
-    def check(row: SampleRow) -> str | None:
-        attempts = measure(parsed(row).thinking or "").attempts or 0
-        return "too few attempts" if attempts < at_least else None
-
-    return check
 
 
 def well_formed(row: SampleRow) -> str | None:

@@ -17,8 +17,6 @@ from r1pipe.verify.verdict import Completion, Mark, Verdict
 ITEM = Item("a", "nums 5 6 4 to 34", {"numbers": [5, 6, 4], "target": 34})
 GOOD = "5 + 6 = 11 ; 11 + 4 = 15 no 5 * 6 = 30 ; 30 + 4 = 34 yes </think> so 34 <answer> 5 * 6 + 4 </answer>"
 
-GAVE_UP = "5 + 6 = 11 left 4 to 34 ; 11 + 4 = 15 no </think> <answer> ( 5 + 6 ) + 4 </answer>"
-
 
 def _row(completion: str = GOOD, **other: Any) -> SampleRow:
     row = sample_row("countdown", ITEM, 0, Completion(completion, True, False, 30), Verdict(Mark.PASS))
@@ -44,13 +42,6 @@ def _row(completion: str = GOOD, **other: Any) -> SampleRow:
         (_row(), {"language": "zh"}, "not in zh"),
         (_row(GOOD.replace("5 * 6 = 30 ; 30 + 4 = 34", "6 + 5 = 11 ; 4 + 11 = 15")), {}, "repeated attempts"),
         (_row(GOOD.replace("5 * 6 = 30 ; 30 + 4 = 34", "6 + 5 = 11 ; 4 + 11 = 15")), {"repeats": True}, None),
-        (_row(GAVE_UP, verdict="fail"), {"correct": False, "gave_up": True}, None),
-        (_row(GAVE_UP, verdict="undecided"), {"correct": False, "gave_up": True}, "did not give up"),
-        (_row(verdict="fail"), {"correct": False, "gave_up": True}, "did not give up"),  # it says yes
-        (_row(GAVE_UP), {"correct": False, "gave_up": True}, "did not give up"),  # and is right all the same
-        (_row("", verdict="fail"), {"correct": False, "gave_up": True}, "did not give up"),
-        (_row(), {"min_attempts": 3}, "too few attempts"),
-        (_row(), {"min_attempts": 2}, None),
         (_row(), {"max_attempts": 1}, "too many attempts"),
         (_row(), {"max_attempts": 2}, None),
         (_row(), {"max_tokens": 29}, "too long"),
@@ -113,12 +104,6 @@ def test_counts_add_up(rows: list[SampleRow], per_problem: int, prefer: Any) -> 
     without = [{name: value for name, value in row.items() if name != "rejected"} for row in curated.rejected]
     assert Counter(map(repr, [*curated.kept, *without])) == Counter(map(repr, rows))
     assert max(Counter(row["problem_id"] for row in curated.kept).values(), default=0) <= per_problem
-
-
-def test_failures_alone_cannot_be_right() -> None:
-    """The one contradiction among the options is refused, with the way out."""
-    with pytest.raises(ValidationError, match="set `correct: false`"):
-        Keep(gave_up=True)
 
 
 def test_unknown_option() -> None:

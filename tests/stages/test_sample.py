@@ -19,7 +19,6 @@ from stages import sample
 from tests.folders import manifest
 from tests.tiny_model import Ear, inputs, workplace, write_tiny
 
-CLOSED = "</think> <answer> 1 + 1 </answer>"
 SMALL = {"model": "base", "task": "countdown", "template": "chat", "prompts": 4, "max_new_tokens": 32}
 ANYTHING = {"correct": False, "untruncated": False, "well_formed": False, "single_language": 0}
 
@@ -152,23 +151,6 @@ def test_right_answers_are_made_readable_and_judged_again(
         assert row["original"] == f"1 + 1 = 2 no {solve(row['question'], yes='dui')}"
         assert f"yes </think> so {row['answer']} = {row['gold']['target']} <answer>" in row["completion"]
         assert row["tokens"] == len(row["completion"].split()) + 1
-
-
-def test_failures_are_kept_when_they_are_asked_for(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of right answers, false claims and honest failures the last are kept, readable, without a summary."""
-    failure = "1 + 1 = 2 bu 1 + 2 = 3 no 1 + 1 = 2 no </think> <answer> 1 + 1 </answer>"
-    script = [solve, lambda question: f"1 + 1 = 2 yes {CLOSED}", lambda question: failure]
-    scripted(monkeypatch, lambda question, place: script[place % 3](question))
-    keep = {"correct": False, "gave_up": True, "language": "en", "min_attempts": 2}
-    outcome, _ = run(tiny, tmp_path / "stops", samples=3, rewrite={}, keep=keep)
-    kept = list(jsonl.iter_rows(outcome.path))
-    readable = "1 + 1 = 2 no 1 + 2 = 3 no </think> <answer> 1 + 1 </answer>"
-    assert [(row["completion"], row["verdict"], row["source"]) for row in kept] == [
-        (readable, "fail", "rewritten")
-    ] * 4
-    assert outcome.metrics["rejected"] == {"did not give up": 8}
 
 
 def test_a_rewriting_that_does_not_pass_is_refused(
