@@ -63,9 +63,7 @@ class Habits(BaseModel):
     repeats: float = Field(default=0.05, ge=0, le=1)
     """Chance, at each attempt of a long trace, that an earlier one is made again before it."""
     lost: float = Field(default=0.0, ge=0, le=1)
-    """Chance that a long trace goes round in circles, through failures drawn over and over, and gives up."""
-    lost_attempts: tuple[int, int] = (10, 20)
-    """Fewest and most attempts of such a trace."""
+    """Chance that a long trace overlooks what hits, goes once through all its failures and gives up."""
     reflections: float = Field(default=0.3, ge=0, le=1)
     """Chance that a change of mind is put into words."""
     summaries: float = Field(default=0.25, ge=0, le=1)
@@ -77,7 +75,7 @@ class Habits(BaseModel):
 
     @model_validator(mode="after")
     def _bounds(self) -> "Habits":
-        for name in ("short_attempts", "search_attempts", "lost_attempts"):
+        for name in ("short_attempts", "search_attempts"):
             fewest, most = getattr(self, name)
             if not 1 <= fewest <= most:
                 raise ValueError(f"{name} is [{fewest}, {most}]: write the fewest, at least 1, and the most")
@@ -155,7 +153,7 @@ def _trace(rng: Random, problem: Problem, habits: Habits, *, searching: bool) ->
     mixing = habits.search_mixing if searching else habits.short_mixing
     tried = guesses(problem.numbers, problem.target, most, habits.guess_temperature, rng)
     if searching and rng.random() < habits.lost:
-        tried = _lost(problem, habits, rng) or tried
+        tried = _lost(problem, rng) or tried
     elif searching:
         tried = list(_with_repeats(tried, problem.target, habits.repeats, rng))
     return _document(rng, problem, tried, mixing, habits)
@@ -175,10 +173,11 @@ def _document(
     return problem.id, f"{asked} <think> {thinking} </think> {write_answer(tried[-1], summary=summary)}"
 
 
-def _lost(problem: Problem, habits: Habits, rng: Random) -> list[Attempt]:
-    """Failures in any order, most of them more than once; none where every attempt hits."""
+def _lost(problem: Problem, rng: Random) -> list[Attempt]:
+    """Every failure in turn, from any of them on; none where every attempt hits."""
     failures = [way for way in nearest(problem.numbers, problem.target) if way.value != problem.target]
-    return rng.choices(failures, k=rng.randint(*habits.lost_attempts)) if failures else []
+    begin = rng.randrange(len(failures)) if failures else 0
+    return failures[begin:] + failures[:begin]
 
 
 def _with_repeats(tried: list[Attempt], target: int, chance: float, rng: Random) -> Iterator[Attempt]:

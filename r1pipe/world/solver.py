@@ -84,13 +84,17 @@ def guesses(
     """Up to `count` different attempts in the order an imperfect solver tries them, none after one that hits.
 
     An attempt is led to its end as well as it can be: of those that differ in the last step alone only the
-    nearest to the target is made. Each is drawn with probability proportional to
-    exp(-|value - target| / temperature): a low temperature guesses well.
+    nearest to the target is made. The first is drawn with probability proportional to
+    exp(-|value - target| / temperature), so that a low temperature guesses well. Those after it follow in
+    turn, as `nearest` lists them and round to where it began: an order, which a small model keeps, is what it
+    has for a memory of what it tried.
     """
-    # The attempts with the smallest e / weight, e exponential, are a weighted draw without replacement.
     ways = nearest(tuple(sorted(numbers)), target)
-    keys = [math.log(rng.expovariate(1.0)) + abs(way.value - target) / temperature for way in ways]
-    drawn = [ways[i] for i in sorted(range(len(ways)), key=keys.__getitem__)[:count]]
+    distances = [abs(way.value - target) for way in ways]
+    # From the least of them, since far below it every weight would be 0.
+    weights = [math.exp((min(distances) - distance) / temperature) for distance in distances]
+    begin = rng.choices(range(len(ways)), weights)[0]
+    drawn = (ways[begin:] + ways[:begin])[:count]
     hit = next((i for i, attempt in enumerate(drawn) if attempt.value == target), len(drawn))
     return drawn[: hit + 1]
 

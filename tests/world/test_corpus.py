@@ -15,6 +15,7 @@ from r1pipe.tasks.documents import KINDS
 from r1pipe.tasks.documents import is_held_out as document_is_held_out
 from r1pipe.verify.verdict import Completion
 from r1pipe.world.corpus import Habits, Mix, _every_sum, documents
+from r1pipe.world.solver import nearest
 from r1pipe.world.words import EOS, VOCABULARY
 
 Row = dict[str, str]
@@ -174,15 +175,25 @@ def test_habits_are_followed() -> None:
     assert total(searches, "repeated_attempts") > 100
 
 
-def test_a_lost_trace_goes_round_in_circles_and_gives_up() -> None:
-    """As long as the habit says, nothing but failures, some of them made again, and no claim at the end. It
-    is a habit of long traces."""
-    habits = Habits(lost=1, lost_attempts=(12, 14))
+def test_a_lost_trace_goes_once_round_and_gives_up() -> None:
+    """Every failure of the problem once, in turn from any of them on, nothing that hits, and no claim at the
+    end. It is a habit of long traces."""
+    habits = Habits(lost=1)
+    asked = {problem.id: problem for problem in problems(split="seen")}
+    begun = set()
     for row in some(100, search=1, habits=habits):
+        problem = asked[row["problem"]]
+        ways = [way.steps for way in nearest(problem.numbers, problem.target) if way.value != problem.target]
         trace = read_trace(thinking_of(row))
-        assert 12 <= len(trace.attempts) <= 14
+        made = [
+            tuple(f"{step.left} {step.sign} {step.right} = {step.result}" for step in attempt.steps)
+            for attempt in trace.attempts
+        ]
+        begin = ways.index(made[0])
+        assert made == ways[begin:] + ways[:begin]
         assert {attempt.verdict for attempt in trace.attempts} == {False}
-        assert len({attempt.key for attempt in trace.attempts}) < len(trace.attempts)
+        begun.add(begin)
+    assert len(begun) > 5
     assert max(attempts_of(some(100, short=1, habits=habits))) <= 2
 
 
