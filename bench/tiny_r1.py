@@ -47,7 +47,7 @@ def page(seeds: Sequence[SeedResult], usages: Sequence[Usage], on: dict[str, Any
     means = Means(seeds)
     names = ", ".join(str(seed.seed) for seed in seeds)
     share = persistence_share(means)
-    rest = "not measured" if share is None else f"{share:.3f}"
+    rest = "not measured" if share is None else f"{share:.2f}"
     parts = [
         "# tiny-r1",
         f"Seeds {names}: means, ± one standard error over the seeds. {machine_line(on)}",
@@ -58,9 +58,17 @@ def page(seeds: Sequence[SeedResult], usages: Sequence[Usage], on: dict[str, Any
         "## How they think, on held-out problems",
         _table(means, [(key, key, HELD_OUT) for key in TRACE]),
         "## pass@k on held-out problems",
-        _table(means, [(f"pass@{k}", f"pass_at_k.{k}", "pass-at-k") for k in KS], "pass-at-k"),
+        _table(
+            means,
+            [*_asked("pass-at-k"), *((f"pass@{k}", f"pass_at_k.{k}", "pass-at-k") for k in KS)],
+            "pass-at-k",
+        ),
         "## The base, forbidden to give up after a failed attempt",
-        _table(means, [("pass@1", "pass_at_1", "persist"), ("tokens", "mean_tokens", "persist")], "persist"),
+        _table(
+            means,
+            [*_asked("persist"), ("pass@1", "pass_at_1", "persist"), ("tokens", "mean_tokens", "persist")],
+            "persist",
+        ),
         f"Share of the gain from base to zero that this alone gives: {rest}.",
         "## Time and memory",
         _usage_table(seeds, usages),
@@ -88,6 +96,11 @@ def _exact(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.6g}"
 
 
+def _asked(of_set: str) -> list[tuple[str, str, str]]:
+    """The columns that tell on how much a set's scores rest."""
+    return [("problems", "problems", of_set), ("completions", "samples", of_set)]
+
+
 def _table(means: Means, columns: Sequence[tuple[str, str, str]], of_set: str = HELD_OUT) -> str:
     """Models by (heading, score, set); those that were not asked `of_set` are left out."""
     models = [model for model in means.models if means.of(model, "pass_at_1", of_set)]
@@ -98,6 +111,8 @@ def _table(means: Means, columns: Sequence[tuple[str, str, str]], of_set: str = 
 def _cell(mean: Mean | None) -> str:
     if mean is None:
         return "–"
+    if not mean.stderr and mean.value.is_integer():  # a count
+        return f"{mean.value:.0f}"
     digits = 1 if abs(mean.value) >= 10 else 3
     error = "" if mean.stderr is None else f" ± {mean.stderr:.{digits}f}"
     return f"{mean.value:.{digits}f}{error}"

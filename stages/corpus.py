@@ -8,7 +8,7 @@ from r1pipe import jsonl
 from r1pipe.stage import Inputs, Outcome, StageConfig, Work
 from r1pipe.world.corpus import Habits, Mix, documents
 
-VERSION = 1
+VERSION = 2
 SUMMARY = "Write the corpus of the tiny world, from which a base model is pretrained."
 
 
@@ -18,11 +18,11 @@ class Config(StageConfig):
     makes: ClassVar = "dataset"
 
     documents: int = Field(default=70_000, ge=1)
-    """How many documents are written, about 46 tokens each."""
+    """How many documents are written, about 53 tokens each."""
     mix: Mix = Mix()
     """Shares of the kinds of documents: `sums`, `drills`, `single`, `short`, `search` and `plain`."""
     habits: Habits = Habits()
-    """How documents are written: how well attempts are guessed, how many are made, how languages mix."""
+    """How documents are written: how well the first attempt is guessed, how many are made, how words mix."""
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:

@@ -24,7 +24,7 @@ from r1pipe.train.text import open_tokenizer
 if TYPE_CHECKING:
     from r1pipe.measure.samples import SampleRow
 
-VERSION = 1
+VERSION = 2
 SUMMARY = "Score models on the same problems: how often they are right, and how they think."
 
 
@@ -219,7 +219,9 @@ class Exam:
     def _problems(self, name: str, chosen: ProblemSet) -> list[tuple[Task, Item]]:
         """Different ones: a task that runs out of them would begin again."""
         task = make_task(chosen.task)
-        items = {item.id: item for item in task.items(chosen.task.chosen_split, chosen.problems, self.seed)}
+        # An order of its own: those that training asked first would be no sample of the problems that it saw.
+        seed = derive_seed(self.seed, "evaluate")
+        items = {item.id: item for item in task.items(chosen.task.chosen_split, chosen.problems, seed)}
         if len(items) < chosen.problems:
             self.remarks.append(f"Set '{name}': {len(items)} problems, as the task's split has no more.")
         return [(task, item) for item in items.values()]

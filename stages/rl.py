@@ -14,7 +14,7 @@ from r1pipe.rollout import Rollout
 from r1pipe.rollout.asking import ask
 from r1pipe.stage import NEUTRAL, CheckpointRef, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import Item, Task, TaskSpecs, mixture
-from r1pipe.train.determinism import epochs_of
+from r1pipe.train.determinism import derive_seed, epochs_of
 from r1pipe.train.text import decode_completions
 from r1pipe.verify.verdict import Completion
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from r1pipe.train.grpo import Judgement, Prompt
 
-VERSION = 1
+VERSION = 2
 SUMMARY = "Train a policy by GRPO on tasks whose answers a program can judge."
 
 _TRL_NAMES: Final = {
@@ -121,7 +121,9 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
 
     model, tokenizer = models.open_model(inputs.one("model").path)
     rewards = make_rewards(config.rewards, language=config.language, language_when=config.language_when)
-    asked = Asked(config, tokenizer, seed=work.seed, context=models.context_of(model))
+    # An order of its own: traces of the problems that come first here would make of a later RL a repetition.
+    seed = derive_seed(work.seed, "rl")
+    asked = Asked(config, tokenizer, seed=seed, context=models.context_of(model))
     if asked.set_aside:
         work.say(f"Set aside as broken or too long for the context: {len(asked.set_aside)} of the prompts.")
     trained = grpo.train(

@@ -31,7 +31,7 @@ from r1pipe.world.demonstrations import demonstrations
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-VERSION = 1
+VERSION = 2
 SUMMARY = "Sample completions from a model, judge each, and keep the good ones as data."
 
 
@@ -72,7 +72,7 @@ class Config(StageConfig):
     """Rows written by the tiny world's solver, added to those of the model: countdown problems of the split
     "seen" that are not among the kept ones, in one language and with a summary."""
     solver_temperature: float = Field(default=30.0, gt=0)
-    """How well the solver guesses; high is nearly blind."""
+    """How well the solver guesses its first attempt; high is nearly blind."""
 
     @model_validator(mode="after")
     def _gold_is_an_answer(self) -> "Config":
@@ -102,7 +102,8 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     """Ask, judge, choose; publish the kept rows, and beside them the others with their reasons."""
     checkpoint = inputs.one("model")
     writer = _writer(config, checkpoint.path)
-    pairs = mixture(config.task, config.prompts, work.seed)
+    # An order of its own, so that not just the problems are sampled that an RL of the same run asks first.
+    pairs = mixture(config.task, config.prompts, derive_seed(work.seed, "sample"))
     asked = ask(pairs, config.template, writer.tokenizer, writer.room)
     if asked.set_aside:
         work.say(f"Set aside as broken or too long for the context: {len(asked.set_aside)} of the prompts.")

@@ -324,6 +324,15 @@ def test_the_text_of_a_row_is_about_the_problem_it_names(finished: Finished) -> 
     assert counts["rejects"] > 500
 
 
+def test_sampling_and_rl_ask_in_orders_of_their_own(finished: Finished) -> None:
+    """Else the second RL would ask what SFT has just learned: of 3,763 problems few are asked by both."""
+    rows = [*finished.rows("traces", "part-00000.jsonl"), *finished.rows("traces", "rejects.jsonl")]
+    traced = {row["problem_id"] for row in rows}
+    rl = {row["id"] for row in finished.rows("r1", "prompts.jsonl") if row["task"] == "countdown"}
+    assert len(traced) == 256 and len(rl) == 48
+    assert len(traced & rl) < 10
+
+
 def test_no_document_held_out_is_in_training(finished: Finished) -> None:
     """The questions that need no thinking are parted in the same way."""
     question = re.compile(rf"(?:^|<\|user\|> )((?:{'|'.join(documents.KINDS)}) .+?)(?: <\|assistant\|>|$)")

@@ -84,7 +84,8 @@ class _Problem:
 
 def _thinking(rows: Iterable[SampleRow]) -> Scores:
     traces = [measure(parsed(row).thinking or "", target_of(row)) for row in rows if row["reasoning"]]
-    by_grammar = [trace for trace in traces if trace.attempts is not None]
+    # Where one text is prose, so is a model's other writing: that an empty one has no attempts says nothing.
+    by_grammar = [] if any(trace.attempts is None for trace in traces) else traces
     spoken = [t.language_consistency for t in traces if t.language_consistency is not None]
     return {
         "attempts": _mean([trace.attempts or 0 for trace in by_grammar]),

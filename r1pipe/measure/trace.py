@@ -88,7 +88,7 @@ class Trace:
     reflections: int
     """Words of reflection."""
     regular: bool
-    """Whether the grammar covers every word of it."""
+    """Whether no word of it was out of place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the tiny world's base model reads: every behaviour of a reasoner is in it, rarely and untidily.
+"""What the tiny world's base model reads: every behaviour of a reasoner is in it, untidily.
 
 RL sharpens what a base model does now and then; it invents nothing (docs/experiments.md). So the corpus holds
 search with backtracking as a minority habit, among many traces that give up after a try or two, sums, and
@@ -51,7 +51,8 @@ class Habits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     guess_temperature: float = Field(default=30.0, gt=0)
-    """How badly attempts are guessed: near 0 only the best one is made, far above 30 all are alike."""
+    """How badly the first attempt is guessed: near 0 only the best is made, far above 30 all are alike. Those
+    after it follow in turn."""
     short_attempts: tuple[int, int] = (1, 2)
     """Fewest and most attempts of a trace that gives up."""
     search_attempts: tuple[int, int] = (3, 10)

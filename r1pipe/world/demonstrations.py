@@ -20,8 +20,9 @@ def demonstrations(
 ) -> Iterator[tuple[Item, str]]:
     """Countdown problems of the split "seen" in the order of a seed, each with the solver's completion.
 
-    The completion follows an opened `<think>`. `temperature` is that of the guesses: high is nearly blind. A
-    problem that is not solved within `MOST_ATTEMPTS` attempts is passed over, so there are fewer than a pass.
+    The completion follows an opened `<think>`. `temperature` is that of the first guess: high is nearly
+    blind. A problem that is not solved within `MOST_ATTEMPTS` attempts is passed over, so there are fewer
+    than a pass.
     """
     for i, item in enumerate(Countdown().items("seen", None, seed)):
         rng = Random(f"{seed}:demonstration:{i}")

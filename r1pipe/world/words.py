@@ -1,7 +1,7 @@
 """The vocabulary of the tiny world: every token a document may hold, and the two languages it mixes.
 
 A word is a token, and tokens are separated by one space. Whole numbers up to 99 are one token each, so that
-arithmetic is a table the model can learn in minutes and an attempt at a problem costs a dozen tokens.
+arithmetic is a table the model can learn in minutes and an attempt at a problem costs sixteen tokens.
 """
 
 from typing import Final, Literal

@@ -114,6 +114,14 @@ def test_texts() -> None:
     assert scores["verdict_validity"] == 1.0
 
 
+def test_prose_has_no_attempts() -> None:
+    """Not even none, although an empty thinking beside it would be in the grammar."""
+    prose = "Let us try five plus four. </think> <answer> 9 </answer>"
+    scores = score([_row("a", 0, completion=prose), _row("b", 0, completion="</think> <answer> 9 </answer>")])
+    inside = ("attempts", "repeated_attempts", "arithmetic_validity", "verdict_validity")
+    assert [scores[name] for name in inside] == [None] * 4
+
+
 def test_no_thinking_asked_for() -> None:
     """Questions that need no thinking have a form and no trace."""
     scores = score([_row("a", 0, completion="red blue", gold="red blue", reasoning=False, opened=False)])

@@ -11,6 +11,7 @@ from r1pipe.errors import RunFailed, UsageError
 from r1pipe.rewards import make_rewards
 from r1pipe.rollout import Rollout
 from r1pipe.tasks import Item, TaskSpec, mixture
+from r1pipe.train.determinism import derive_seed
 from r1pipe.train.grpo import Prompt
 from r1pipe.world.tokenizer import build_tokenizer
 from stages import rl
@@ -62,11 +63,11 @@ def test_a_policy_is_published(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_what_was_asked_is_kept_beside_the_policy(tiny: Path, tmp_path: Path) -> None:
-    """Every prompt of the training in order: two steps of four, as the seed draws them."""
+    """Every prompt of the training in order: two steps of four, as the run's seed draws them for RL."""
     work, _ = workplace(tmp_path / "zero", seed=3)
     outcome = rl.run(config(), inputs(model=tiny), work)
     rows = [json.loads(line) for line in (outcome.path / "prompts.jsonl").read_text().splitlines()]
-    drawn = mixture([TaskSpec.model_validate("countdown")], 8, 3)
+    drawn = mixture([TaskSpec.model_validate("countdown")], 8, derive_seed(3, "rl"))
     assert rows == [{"task": "countdown", "id": item.id, "question": item.question} for _, item in drawn]
 
 

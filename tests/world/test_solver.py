@@ -73,12 +73,15 @@ def test_an_expression_is_the_answer_to_its_steps() -> None:
 
 def test_guesses_end_at_a_hit() -> None:
     """No guess comes twice, none follows one that reaches the target, and without a hit there are `count`."""
+    ended = set()
     for seed in range(200):
-        tried = guesses((6, 4, 5), 34, 10, 30.0, Random(seed))
+        tried = guesses((6, 4, 5), 34, 3, 30.0, Random(seed))
         hits = [attempt.value == 34 for attempt in tried]
-        assert len(set(tried)) == len(tried) <= 10
+        assert len(set(tried)) == len(tried) <= 3
         assert not any(hits[:-1])
-        assert hits[-1] or len(tried) == 10
+        assert hits[-1] or len(tried) == 3
+        ended.add((hits[-1], len(tried)))
+    assert {(True, 1), (True, 2), (True, 3), (False, 3)} == ended
     assert len(guesses((4, 5, 6), 98, 1000, 30.0, Random(0))) == len(nearest((4, 5, 6), 98))
 
 
