@@ -11,8 +11,14 @@ _FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # no pickle
 
 
 def is_hub_id(value: str) -> bool:
-    """Whether `value` reads as `org/name[@revision]`; a path that exists always comes first."""
-    return _ID.fullmatch(value) is not None and not Path(value).exists()
+    """Whether `value` reads as `org/name[@revision]`.
+
+    A path that exists always comes first, and in a folder that exists, such as `runs`, `runs/bse` is a path
+    that does not. With a revision it can only be an id.
+    """
+    if _ID.fullmatch(value) is None or Path(value).exists():
+        return False
+    return "@" in value or not Path(value).parent.is_dir()
 
 
 def hub_fingerprint(value: str) -> str:

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, Final
 
 from r1pipe import errors, jsonl
-from r1pipe.artifact import Artifact, Store
+from r1pipe.artifact import Artifact, Store, verify
 from r1pipe.children import Child, fork_server, handling
 from r1pipe.errors import Conflict, Interrupted, R1pipeError, RunFailed, UsageError
 from r1pipe.manifest import load_manifest
@@ -111,9 +111,12 @@ def run_alone(
     """Run one stage on paths and hub ids and put what it makes at `out`, which becomes the artifact's folder.
 
     It is a run of one stage in `<out>.run`: a second call goes on after a stop, or finds nothing to do.
-    Raises what `run` raises; `Conflict` also when `out` holds something else.
+    Raises what `run` raises; `Conflict` also when `out` holds something else, or
+    was changed since it was made.
     """
     out = Path(out)
+    if out.name in ("", ".."):
+        raise UsageError(f"'{out}' is no folder of the artifact's own; name one, as in --out try/base.")
     for reference in references(config):
         if reference.value == verb:
             raise UsageError(f"'{reference.role}': write the path as './{verb}'.")
@@ -126,8 +129,12 @@ def run_alone(
             raise Conflict(
                 f"'{out}' is there already and holds something else. Remove it, or give another --out."
             )
+        artifact = Artifact(out, manifest.kind, manifest)
+        if problems := verify(artifact, deep=False):
+            wrong = "; ".join(problems)
+            raise Conflict(f"'{out}' was changed since it was made: {wrong}. Remove it and run again.")
         (sink or Nobody()).event("stage_reused", verb, artifact=str(out), reasons=[])
-        return Artifact(out, manifest.kind, manifest)
+        return artifact
     made = run(recipe, run_dir, sink=sink, verbs=verbs, preload=preload)[verb]
     with jsonl.writing(out):
         os.replace(made.path, out)

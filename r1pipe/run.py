@@ -31,6 +31,7 @@ from r1pipe.manifest import code_version, library_versions
 from r1pipe.recipe import Recipe
 
 BEGUN = "begun.json"
+ASIDE_METRICS = "metrics.jsonl"  # beside the work of a config that was put aside
 
 
 class RunFolder:
@@ -111,10 +112,10 @@ class RunFolder:
     def begin(self, stage: str, fingerprint: str) -> bool:
         """Prepare a stage's work folder; return whether it holds work of this fingerprint to go on from.
 
-        Work that was begun with another fingerprint is put aside, one per stage: who goes back to that config
-        finds it again.
+        Work that was begun with another fingerprint is put aside with its metrics, one per stage: who goes
+        back to that config finds it again.
         """
-        work = self.work(stage)
+        work, metrics = self.work(stage), self.metrics(stage)
         aside = self.path / "work" / ".aside"
         if work.is_dir() and (begun := _begun(work)) != fingerprint:
             for old in aside.glob(f"{stage}@*"):
@@ -124,12 +125,17 @@ class RunFolder:
                 shutil.rmtree(work)
             else:
                 aside.mkdir(exist_ok=True)
+                if metrics.exists():
+                    os.replace(metrics, work / ASIDE_METRICS)
                 os.replace(work, aside / f"{stage}@{begun}")
-        if not work.is_dir() and (kept := aside / f"{stage}@{fingerprint}").is_dir():
-            os.replace(kept, work)
+        if not work.is_dir():
+            metrics.unlink(missing_ok=True)  # of another config
+            if (kept := aside / f"{stage}@{fingerprint}").is_dir():
+                os.replace(kept, work)
         if work.is_dir():
+            if (work / ASIDE_METRICS).exists():
+                os.replace(work / ASIDE_METRICS, metrics)
             return True
-        self.metrics(stage).unlink(missing_ok=True)
         jsonl.write_json(work / BEGUN, {"fingerprint": fingerprint, "seconds": 0.0, "cpu_seconds": 0.0})
         return False
 

@@ -82,7 +82,7 @@ def check(config: Config) -> list[str]:
 
     from r1pipe.train.options import problems
 
-    return problems(TrainingArguments, config.trainer, _TRAINER_NAMES)
+    return problems(TrainingArguments, config.trainer, _TRAINER_NAMES, _options(config, documents=1))
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from r1pipe import jsonl
 from r1pipe.errors import RunFailed, UsageError
+from r1pipe.measure.language import Language
 from r1pipe.prompting import Template, opens_thinking, parse
 from r1pipe.rewards import LanguageWhen, Reward, RewardInput, RewardName, make_rewards
 from r1pipe.rollout import Rollout
@@ -61,7 +62,7 @@ class Config(StageConfig):
     """How a question becomes a prompt: `r1-zero` (the paper's, for a base), `chat` or `plain`."""
     rewards: dict[RewardName, float] = Field(default={"accuracy": 1.0, "format": 0.1}, min_length=1)
     """The named rewards and the weight of each in the sum."""
-    language: str = "en"
+    language: Language = "en"
     """The language that the reward `language` asks the thinking to keep to."""
     language_when: LanguageWhen = "correct"
     """Whether the reward `language` is for right answers only (`correct`) or for all (`always`, as in R1)."""
@@ -111,7 +112,7 @@ def check(config: Config) -> list[str]:
 
     from r1pipe.train.options import problems
 
-    return problems(GRPOConfig, config.trainer, _TRL_NAMES)
+    return problems(GRPOConfig, config.trainer, _TRL_NAMES, _options(config))
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:

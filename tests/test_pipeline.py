@@ -5,6 +5,7 @@ The stages are `tests.fake_stage`; the children are real processes.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -460,12 +461,17 @@ def test_work_of_another_config_is_put_aside_and_found_again(tmp_path: Path):
     one, two, three = ("1" * 64, "2" * 64, "3" * 64)
     assert folder.begin("a", one) is False
     (folder.work("a") / "saved").write_text("one")
+    jsonl.write_rows(folder.metrics("a"), [{"step": 1, "of": "one"}])
     assert folder.begin("a", one) is True
     assert folder.begin("a", two) is False
     assert not (folder.work("a") / "saved").exists()
+    assert not folder.metrics("a").exists()
+    jsonl.write_rows(folder.metrics("a"), [{"step": 1, "of": "two"}])
     assert folder.begin("a", one) is True
     assert (folder.work("a") / "saved").read_text() == "one"
-    folder.begin("a", two)
+    assert list(jsonl.iter_rows(folder.metrics("a"))) == [{"step": 1, "of": "one"}]
+    assert folder.begin("a", two) is True
+    assert list(jsonl.iter_rows(folder.metrics("a"))) == [{"step": 1, "of": "two"}]
     folder.begin("a", three)  # one is kept aside, the one begun last
     assert folder.begin("a", one) is False
     (folder.work("a") / run.BEGUN).unlink()
@@ -507,6 +513,27 @@ def test_a_stage_alone_leaves_its_artifact_where_it_was_asked_to(tmp_path: Path,
     )
     assert child.manifest is not None
     assert child.manifest.parents[0].fingerprint == made.fingerprint
+
+
+def test_a_stage_alone_that_lost_a_file_says_so_and_can_be_made_again(tmp_path: Path):
+    """Called up to date, it could be neither used nor made again."""
+
+    def call() -> Artifact:
+        return pipeline.run_alone("count", fake_stage.Config(), tmp_path / "out", verbs=VERBS, preload=())
+
+    made = call()
+    next(made.path.glob("part-*.jsonl")).unlink()
+    with pytest.raises(Conflict, match=r"was changed since it was made: .*part-00000\.jsonl.* Remove it"):
+        call()
+    shutil.rmtree(made.path)
+    assert call().fingerprint == made.fingerprint
+    assert next(made.path.glob("part-*.jsonl")).exists()
+
+
+@pytest.mark.parametrize("out", [".", "..", "/"])
+def test_a_stage_alone_needs_a_folder_with_a_name(out: str):
+    with pytest.raises(UsageError, match="is no folder of the artifact's own"):
+        pipeline.run_alone("count", fake_stage.Config(), out, verbs=VERBS, preload=())
 
 
 def test_a_model_that_cannot_be_had_is_one_clear_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

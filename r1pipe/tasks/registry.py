@@ -118,15 +118,28 @@ def mixture(specs: Sequence[TaskSpec], count: int | None, seed: int) -> list[tup
     its items once, one spec after another.
 
     Raises:
-        UsageError: no spec, or a spec that gives no items.
+        UsageError: no spec, a spec that gives no items, or two problems under one id.
     """
     if not specs:
         raise UsageError("A mixture needs at least one task.")
     if count is None:
-        return [pair for spec in specs for pair in items_of(spec, seed)]
+        return _told_apart([pair for spec in specs for pair in items_of(spec, seed)])
     turns = _turns([spec.weight for spec in specs], count)
     streams = [iter(_stream(spec, turns.count(i), seed)) for i, spec in enumerate(specs)]
-    return [next(streams[turn]) for turn in turns]
+    return _told_apart([next(streams[turn]) for turn in turns])
+
+
+def _told_apart(pairs: list[tuple[Task, Item]]) -> list[tuple[Task, Item]]:
+    """The same, if an id names one problem: traces are counted, capped and deduplicated by it."""
+    known: dict[str, Item] = {}
+    for _, item in pairs:
+        other = known.setdefault(item.id, item)
+        if other.gold != item.gold:
+            raise UsageError(
+                f"Two problems have the id {item.id!r}: {other.question[:60]!r} and {item.question[:60]!r}. "
+                "Give the rows of different files different ids."
+            )
+    return pairs
 
 
 def _stream(spec: TaskSpec, count: int, seed: int) -> list[tuple[Task, Item]]:

@@ -3,7 +3,10 @@
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
+
+import torch
+from pydantic import TypeAdapter, ValidationError
 
 OWNED = {
     "output_dir": "r1pipe decides where a stage writes",
@@ -16,15 +19,26 @@ OWNED = {
     "save_strategy": "set `save_every` on the stage",
     "save_only_model": "a stage must be able to go on",
     "load_best_model_at_end": "the last weights are published",
+    "save_total_limit": "two are kept, so that one is whole at any time",
     "remove_unused_columns": "r1pipe prepares the columns",
+    "use_vllm": "rollouts come from r1pipe's own engine",
+    "min_p": "r1pipe's engine has no such option",
+    "repetition_penalty": "r1pipe's engine has no such option",
+    "generation_kwargs": "set `temperature` on the stage, or trainer.top_p and trainer.top_k",
 }
 """TrainingArguments that are not a recipe's to set, and why."""
 
 
-def problems(config_class: type, options: Mapping[str, Any], renamed: Mapping[str, str]) -> list[str]:
+def problems(
+    config_class: type,
+    options: Mapping[str, Any],
+    renamed: Mapping[str, str],
+    whole: Mapping[str, Any] | None = None,
+) -> list[str]:
     """What is wrong with a stage's `trainer:` section, one sentence each.
 
-    `renamed` maps an option of the trainer to the stage's own field that sets it.
+    `renamed` maps an option of the trainer to the stage's own field that sets it. `whole` is all that the
+    stage would give the config class; where the section is right by itself, the class is asked about that.
     """
     known = {field.name for field in dataclasses.fields(config_class) if field.init}
     found = []
@@ -37,7 +51,30 @@ def problems(config_class: type, options: Mapping[str, Any], renamed: Mapping[st
             found.append(
                 f"trainer.{key}: {config_class.__name__} has no such option{_hint(key, known, renamed)}"
             )
+    return found or _wrong_types(config_class, options) or _refused(config_class, whole or options)
+
+
+def _wrong_types(config_class: type, options: Mapping[str, Any]) -> list[str]:
+    hints = get_type_hints(config_class)
+    found = []
+    for key, value in options.items():
+        try:
+            TypeAdapter(hints[key]).validate_python(value, strict=True)
+        except ValidationError as error:
+            found.append(f"trainer.{key} is {value!r}: {error.errors()[0]['msg']}")
     return found
+
+
+def _refused(config_class: type, options: Mapping[str, Any]) -> list[str]:
+    """What the config class itself says. It is built on this machine, and writes nothing."""
+    fields = {field.name for field in dataclasses.fields(config_class)}
+    on_gpu = torch.cuda.is_available()
+    machine = {"output_dir": "nowhere", "use_cpu": not on_gpu, "bf16": on_gpu, "report_to": "none"}
+    try:
+        config_class(**({key: value for key, value in machine.items() if key in fields} | dict(options)))
+    except (ValueError, TypeError, ImportError) as error:
+        return [f"trainer: {config_class.__name__} says: {' '.join(str(error).split())}"]
+    return []
 
 
 def _hint(key: str, known: set[str], renamed: Mapping[str, str]) -> str:

@@ -87,7 +87,7 @@ def check(config: SupervisedConfig) -> list[str]:
 
     from r1pipe.train.options import problems
 
-    return problems(SFTConfig, config.trainer, _TRL_NAMES)
+    return problems(SFTConfig, config.trainer, _TRL_NAMES, options(config, rows=1))
 
 
 def run(config: SupervisedConfig, inputs: Inputs, work: Work) -> Outcome:

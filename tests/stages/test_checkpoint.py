@@ -98,6 +98,8 @@ def test_an_id_of_the_hub_is_told_from_a_path(tmp_path: Path, monkeypatch: pytes
     )
     (tmp_path / "org" / "name").mkdir(parents=True)
     assert not hub.is_hub_id("org/name")
+    assert not hub.is_hub_id("org/nmae")  # a misspelt path, in a folder that is there
+    assert hub.is_hub_id("org/nmae@main")
     fingerprints = [hub.hub_fingerprint(value) for value in ("org/x", "org/x@main", f"org/x@{COMMIT}")]
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 

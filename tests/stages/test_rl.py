@@ -114,6 +114,11 @@ def test_trainer_options_are_checked() -> None:
         "trainer.report_to cannot be set: nothing is reported to anybody; see metrics/<stage>.jsonl",
         "trainer.max_grad_nrm: GRPOConfig has no such option; did you mean 'max_grad_norm'?",
     ]
+    assert rl.check(config(trainer={"lr_scheduler_type": "linear"})) == []
+    (said,) = rl.check(config(trainer={"lr_scheduler_type": "linaer"}))
+    assert said.startswith("trainer: GRPOConfig says: linaer is not a valid SchedulerType")
+    (said,) = rl.check(config(trainer={"generation_batch_size": 7}))
+    assert said.startswith("trainer: GRPOConfig says: ")
 
 
 def judge_of(text: str, truncated: bool = False, rule: str = "fail") -> Any:

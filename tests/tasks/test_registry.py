@@ -106,3 +106,16 @@ def test_rows_in_a_mixture(tmp_path: Path) -> None:
     path.write_text('{"question": "1 + 1", "answer": "2"}\n')
     items = mixture([_spec({"name": "jsonl", "path": str(path)}), _spec("countdown")], 4, 0)
     assert [task.name for task, _ in items] == ["jsonl", "countdown", "jsonl", "countdown"]
+
+
+def test_an_id_names_one_problem(tmp_path: Path) -> None:
+    """Two files that both number their rows from 1 would pass for the same problems."""
+    specs = []
+    for name, answer in (("a", "2"), ("b", "3")):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(f'{{"id": 1, "question": "{name}", "answer": "{answer}"}}\n')
+        specs.append(_spec({"name": "jsonl", "path": str(path)}))
+    assert len(mixture([specs[0], specs[0]], 4, 0)) == 4
+    for count in (2, None):
+        with pytest.raises(UsageError, match="Two problems have the id '1': 'a' and 'b'. Give the rows"):
+            mixture(specs, count, 0)

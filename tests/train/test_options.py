@@ -1,4 +1,4 @@
-"""Options under `trainer:` are checked by name before anything starts."""
+"""Options under `trainer:` are checked before anything starts: by name, by type and by the config class."""
 
 from dataclasses import dataclass
 
@@ -12,6 +12,11 @@ class Arguments:
     learning_rate: float = 0.1
     max_grad_norm: float = 1.0
     seed: int = 0
+    rows: int = 4
+
+    def __post_init__(self) -> None:
+        if self.rows % 2:
+            raise ValueError(f"rows is {self.rows}:\n  it must be even")
 
 
 RENAMED = {"learning_rate": "learning_rate", "lr_scheduler_type": "scheduler"}
@@ -28,6 +33,24 @@ def test_a_misspelt_option_names_the_nearest() -> None:
         "trainer.max_gradnorm: Arguments has no such option; did you mean 'max_grad_norm'?",
         "trainer.schedular: Arguments has no such option; did you mean `scheduler`, on the stage itself?",
         "trainer.zzz: Arguments has no such option",
+    ]
+
+
+def test_a_wrong_type_is_named() -> None:
+    """Where the class itself would take anything."""
+    assert problems(Arguments, {"max_grad_norm": "high", "rows": 2.5}, RENAMED) == [
+        "trainer.max_grad_norm is 'high': Input should be a valid number",
+        "trainer.rows is 2.5: Input should be a valid integer",
+    ]
+
+
+def test_the_config_class_is_asked() -> None:
+    """About the section alone, or about all that the stage would give it."""
+    assert problems(Arguments, {"rows": 3}, RENAMED) == [
+        "trainer: Arguments says: rows is 3: it must be even"
+    ]
+    assert problems(Arguments, {"max_grad_norm": 1}, RENAMED, {"max_grad_norm": 1, "rows": 5}) == [
+        "trainer: Arguments says: rows is 5: it must be even"
     ]
 
 
