@@ -200,11 +200,12 @@ def scores(run: RunFolder, as_json: Json = False, debug: Debug = False) -> None:
         from r1pipe import views
         from r1pipe.report import RunFiles
 
-        found = RunFiles.open(run).scores()
+        files = RunFiles.open(run)
+        found, outdated = files.scores(), files.outdated()
         if not found:
             raise UsageError(f"The run {run} has no finished evaluation yet; see `r1pipe status {run}`.")
-        tables = [views.scores_table(found), views.sets_table(found)]
-        output.result({"models": found}, *(table for table in tables if table is not None))
+        parts = [views.scores_table(found), views.sets_table(found), views.outdated_line(outdated)]
+        output.result({"models": found, "outdated": outdated}, *(part for part in parts if part is not None))
 
 
 @app.command(rich_help_panel=_LOOK, epilog="Example: [bold]r1pipe status runs/tiny-r1[/bold]")

@@ -19,7 +19,7 @@ class Column:
     meaning: str
     reads: Callable[[float], str]
     share: bool = False
-    """Whether it is a rate, so that it has an interval."""
+    """Whether it is a rate over completions, so that it has an interval."""
 
     def text(self, score: Score) -> str:
         """The value as people read it; a dash where there is none."""
@@ -48,24 +48,22 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "language_consistency",
         "language",
-        "words of the target language among the words of the thinking",
+        "words in the commonest language of their thinking, among all its words",
         "{:.3f}".format,
         share=True,
     ),
-    Column("repeated_attempts", "repeated", "attempts that had been tried before", percent, share=True),
+    Column("repeated_attempts", "repeated", "attempts that had been tried before", percent),
     Column(
         "arithmetic_validity",
         "arithmetic",
         "steps of the thinking whose arithmetic is right",
         "{:.3f}".format,
-        share=True,
     ),
     Column(
         "verdict_validity",
         "verdicts",
         "attempts whose own verdict is right",
         "{:.3f}".format,
-        share=True,
     ),
 )
 

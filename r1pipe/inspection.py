@@ -36,6 +36,7 @@ def _state(files: RunFiles, name: str, step: dict[str, Any]) -> dict[str, Any]:
         "stage": name,
         "verb": stage.verb,
         "state": stage.state,
+        "progress": _progress(files, name) if stage.state == "begun" else None,
         "version": made.version if made else None,
         "artifact": str(stage.folder) if stage.folder else None,
         "seconds": made.cost.seconds if made else None,
@@ -44,6 +45,12 @@ def _state(files: RunFiles, name: str, step: dict[str, Any]) -> dict[str, Any]:
         "next": step["action"],
         "reasons": step["reasons"],
     }
+
+
+def _progress(files: RunFiles, name: str) -> dict[str, Any] | None:
+    """The last step that a stage logged, and of how many; None before the first."""
+    rows = files.metrics(name)
+    return {"step": rows[-1]["step"], "steps": rows[-1].get("steps")} if rows else None
 
 
 def open_artifact(path: Path) -> Artifact:

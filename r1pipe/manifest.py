@@ -95,7 +95,7 @@ class Cost(_Record):
     """What making the artifact took."""
 
     seconds: float
-    """Wall time, over all attempts when the stage was resumed."""
+    """Wall time, over all attempts when the stage was resumed; of one that was killed nothing is known."""
     cpu_seconds: float
     tokens: int | None = None
     """Tokens trained on or generated."""
@@ -103,7 +103,7 @@ class Cost(_Record):
     """The most memory the stage's process held, in this attempt; None where it was not written down."""
     device: str = "cpu"
     usd: float | None = None
-    """The price, when the recipe says what an hour costs."""
+    """The price; nothing fills it in yet."""
 
 
 class Manifest(_Record):

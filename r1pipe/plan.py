@@ -103,8 +103,21 @@ class Planner:
         self._externals = Externals(store.run_dir)
 
     def plan(self) -> list[Step]:
-        """Look at every stage, parents first; `UsageError` when something from outside cannot be used."""
+        """Look at every stage, parents first; `UsageError` with all from outside that cannot be used."""
+        if not self._looking_back:
+            self._open_all()
         return [self.look(name) for name in self.recipe.order]
+
+    def _open_all(self) -> None:
+        troubles: list[str] = []
+        for name in self.recipe.order:
+            for reference in self.recipe.stages[name].inputs:
+                try:
+                    self._from_outside(name, reference)
+                except UsageError as error:
+                    troubles.append(str(error))
+        if troubles:
+            raise UsageError("\n".join(dict.fromkeys(troubles)))
 
     def look(self, name: str) -> Step:
         """Look at one stage; its parents were looked at before."""
@@ -134,17 +147,27 @@ class Planner:
 
     def _given(self, stage: str, reference: Reference) -> Given:
         role, kind, label = reference.role, reference.kind, reference.value
-        if kind != "path" and label in self.recipe.stages:
-            parent = self.steps[label]
-            return Given(role, kind, label, parent.fingerprint, label, parent.artifact)
         try:
-            return Given(role, kind, label, self._externals.fingerprint(kind, label))
+            outside = self._from_outside(stage, reference)
         except UsageError as error:
-            if self._looking_back:
-                there = Path(label).expanduser().exists()
-                trouble = f"input '{label}': {error}" if there else _gone(label)
-                return Given(role, kind, label, "", trouble=trouble)
-            raise UsageError(f"{self.recipe.place(stage, role)}: {error}") from error
+            if not self._looking_back:
+                raise
+            there = Path(label).expanduser().exists()
+            trouble = f"input '{label}': {error.__cause__}" if there else _gone(label)
+            return Given(role, kind, label, "", trouble=trouble)
+        if outside is not None:
+            return Given(role, kind, label, outside)
+        parent = self.steps[label]
+        return Given(role, kind, label, parent.fingerprint, label, parent.artifact)
+
+    def _from_outside(self, stage: str, reference: Reference) -> str | None:
+        """The fingerprint of a path or a hub id; None for a stage. `UsageError` says where it is named."""
+        if reference.kind != "path" and reference.value in self.recipe.stages:
+            return None
+        try:
+            return self._externals.fingerprint(reference.kind, reference.value)
+        except UsageError as error:
+            raise UsageError(f"{self.recipe.place(stage, reference.role)}: {error}") from error
 
     def _as_they_were(self, stage: str, inputs: tuple[Given, ...]) -> Iterator[Given]:
         """Yield the inputs, with the fingerprint that the newest version recorded for what is gone."""

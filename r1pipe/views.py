@@ -64,13 +64,25 @@ def plan_table(steps: Sequence[Mapping[str, Any]]) -> Table:
     return Table(["stage", "verb", "action", "because"], rows, left=4)
 
 
+def outdated_line(stages: Sequence[str]) -> str | None:
+    """A warning beside the results of a run that was started anew and has not come to its end."""
+    if not stages:
+        return None
+    return f"Made with another config than the run was last started with: {', '.join(stages)}."
+
+
+def _state(stage: Mapping[str, Any]) -> str:
+    done = stage["progress"]
+    return f"{stage['state']}, step {done['step']} of {done['steps'] or '?'}" if done else str(stage["state"])
+
+
 def status_table(stages: Sequence[Mapping[str, Any]]) -> Table:
     """How far each stage of a run is, and what another run would do."""
     rows = [
         [
             stage["stage"],
             stage["verb"],
-            stage["state"],
+            _state(stage),
             "–" if stage["version"] is None else f"v{stage['version']:03d}",
             "–" if stage["seconds"] is None else duration(stage["seconds"]),
             quantity(stage["tokens"]) if stage["tokens"] else "–",

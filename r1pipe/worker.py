@@ -228,12 +228,13 @@ class _Spent:
 @contextmanager
 def _spent(begun: Path) -> Iterator[_Spent]:
     before = jsonl.loads(begun.read_bytes())
-    spent = _Spent(before)
+    spent, whole = _Spent(before), False
     try:
         yield spent
-    except Interrupted:
-        jsonl.write_json(begun, before | spent.so_far())
-        raise
+        whole = True
+    finally:
+        if not whole:
+            jsonl.write_json(begun, before | spent.so_far())
 
 
 def _cpu_seconds() -> float:

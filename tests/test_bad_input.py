@@ -138,6 +138,22 @@ def test_data_that_is_not_there(here: Path, content: str | None, said: str) -> N
     assert not (here / "out.run").exists()
 
 
+def test_every_input_that_cannot_be_used_comes_at_once(here: Path) -> None:
+    """With the place that names it; the run is not begun."""
+    break_model(here / "model", "half-written")
+    (here / "empty.jsonl").write_text("")
+    (here / "tree.yaml").write_text(
+        "name: tree\nstages:\n"
+        "  tuned: {uses: sft, model: ./model, data: rows.jsonl}\n"
+        "  other: {uses: sft, model: tuned, data: empty.jsonl}\n"
+    )
+    said = refused(2, "run", "tree.yaml", "--out", "run")
+    model, data = said.splitlines()[:2]
+    assert model.startswith("tree.yaml:3:29: ") and "model.safetensors is cut short" in model
+    assert data.startswith("tree.yaml:4:42: ") and "The data 'empty.jsonl' is empty." in data
+    assert not (here / "run" / "run.json").exists()
+
+
 TREE = """
 name: tree
 stages:

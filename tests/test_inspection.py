@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from r1pipe import cli, pipeline
+from r1pipe import cli, jsonl, pipeline
 from r1pipe.errors import UsageError
 from r1pipe.inspection import open_artifact, stage_states
 from r1pipe.recipe import parse_recipe
+from r1pipe.views import status_table
 from stages import VERBS
 from tests import fake_stage
 from tests.folders import checkpoint, pretend
@@ -38,6 +39,17 @@ def test_the_states_say_what_is_and_what_the_next_run_does(run_dir: Path) -> Non
     assert (base["state"], base["version"], base["tokens"], base["next"]) == ("done", 1, 7, "run")
     assert base["reasons"] and base["reasons"][0].startswith("file missing")
     assert zero["reasons"] == ["input 'base' is made again first"]
+
+
+def test_a_stage_that_was_begun_says_how_far_it_is(run_dir: Path) -> None:
+    """Running or stopped: the files look alike."""
+    with jsonl.Journal(run_dir / "events.jsonl") as journal:
+        journal.append([{"event": "stage_started", "stage": "zero", "resumed": False}])
+    jsonl.write_rows(run_dir / "metrics" / "zero.jsonl", [{"step": 1, "steps": 4}, {"step": 2, "steps": 4}])
+    base, zero = stage_states(run_dir)
+    assert (base["state"], base["progress"]) == ("done", None)
+    assert (zero["state"], zero["progress"]) == ("begun", {"step": 2, "steps": 4})
+    assert status_table([zero]).rows[0][2] == "begun, step 2 of 4"
 
 
 def test_a_folder_is_opened_as_what_it_is(run_dir: Path) -> None:

@@ -167,11 +167,12 @@ def _facts(run: RunFiles, made: Sequence[Stage]) -> list[tuple[str, str]]:
     costs = [stage.manifest_or_fail().cost for stage in made]
     tokens = sum(cost.tokens or 0 for cost in costs)
     prices = [cost.usd for cost in costs if cost.usd is not None]
-    waiting = [stage.name for stage in run.stages.values() if stage.state != "done"]
+    others = [f"{stage.name} {stage.state}" for stage in run.stages.values() if stage.state != "done"]
     facts = [
         (
             "stages",
-            f"{len(made)} of {len(run.stages)}" + (f" (not: {', '.join(waiting)})" if waiting else ""),
+            f"{len(run.stages) - len(others)} of {len(run.stages)}"
+            + (f" ({', '.join(others)})" if others else ""),
         ),
         ("time in stages", duration(sum(cost.seconds for cost in costs))),
         ("CPU time", duration(sum(cost.cpu_seconds for cost in costs))),

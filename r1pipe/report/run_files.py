@@ -37,7 +37,8 @@ class Stage:
     """Its newest whole artifact; None while there is none."""
     manifest: Manifest | None
     state: str
-    """`done`, `failed` or `waiting`."""
+    """`done`; `outdated`: made with another config than the run was last started with; `failed`; `begun`, and
+    stopped or still running; `waiting`."""
 
     def manifest_or_fail(self) -> Manifest:
         """The manifest of a stage that is known to have one."""
@@ -112,9 +113,33 @@ class RunFiles:
             else [text for text in _strings(section) if text != name]
         )
         parents = [parent for parent in dict.fromkeys(named) if parent in sections]
-        failed = self._last_event(name) == "stage_failed"
-        state = "failed" if failed else "done" if manifest else "waiting"
-        return Stage(name, str(section.get("uses", "")), parents, folder, manifest, state)
+        verb = str(section.get("uses", ""))
+        return Stage(name, verb, parents, folder, manifest, self._state(name, manifest))
+
+    def _state(self, name: str, manifest: Manifest | None) -> str:
+        last = self._last_event(name)
+        if last == "stage_failed":
+            return "failed"
+        if last in ("stage_started", "stage_stopped"):
+            return "begun"
+        if manifest is None:
+            return "waiting"
+        return "done" if self._asked_for.get(name) in (None, manifest.fingerprint) else "outdated"
+
+    @cached_property
+    def _asked_for(self) -> dict[str, str]:
+        """The fingerprint of each stage by the plan the run was last started with."""
+        started = (event["steps"] for event in reversed(self.events) if event["event"] == "run_started")
+        return {step["stage"]: step["fingerprint"] for step in next(started, [])}
+
+    def outdated(self) -> list[str]:
+        """Stages whose artifact is there, and is not what the recipe as last run makes."""
+        asked = self._asked_for
+        return [
+            name
+            for name, stage in self.stages.items()
+            if stage.manifest and asked.get(name) not in (None, stage.manifest.fingerprint)
+        ]
 
     def _current(self, stage: str) -> Path | None:
         """The artifact the last run made or reused; before its end, the highest version."""

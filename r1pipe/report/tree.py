@@ -29,7 +29,7 @@ class Node:
     lines: Sequence[str] = ()
     """Up to two lines under the name: what it cost, how it scored."""
     state: str = "done"
-    """`done`, `failed` or `waiting`."""
+    """As a stage's."""
     kind: str = "checkpoint"
     """A dataset is drawn with a dashed outgoing edge."""
 

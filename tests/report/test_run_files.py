@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,31 @@ def test_stages_know_their_parents_and_states(tmp_path: Path) -> None:
         "scores": "waiting",
     }
     assert list(stages["sft"].parents) == ["base", "cold-data"] and list(stages["r1"].parents) == ["sft"]
+
+
+def test_what_the_last_recipe_does_not_make_is_outdated(finished_run: Path) -> None:
+    """A value was changed and the run stopped on the way: what is there was made with the old one."""
+    made = {name: stage.manifest_or_fail() for name, stage in RunFiles.open(finished_run).stages.items()}
+    asked = {name: manifest.fingerprint for name, manifest in made.items()}
+
+    def start(*more: dict[str, Any]) -> RunFiles:
+        steps = [{"stage": name, "fingerprint": value} for name, value in asked.items()]
+        with jsonl.Journal(finished_run / "events.jsonl") as journal:
+            journal.append([{"event": "run_started", "stage": "", "steps": steps}, *more])
+        return RunFiles.open(finished_run)
+
+    assert start().outdated() == []
+    asked |= dict.fromkeys(("zero", "cold-data", "scores"), "f" * 64)
+    run = start({"event": "stage_started", "stage": "zero", "resumed": False})
+    assert run.outdated() == ["zero", "cold-data", "scores"]
+    assert {name: stage.state for name, stage in run.stages.items()} == {
+        "base": "done",
+        "zero": "begun",
+        "cold-data": "outdated",
+        "sft": "done",
+        "r1": "done",
+        "scores": "outdated",
+    }
 
 
 def test_the_artifact_the_last_run_used_counts(finished_run: Path) -> None:

@@ -117,5 +117,5 @@ def test_an_id_names_one_problem(tmp_path: Path) -> None:
         specs.append(_spec({"name": "jsonl", "path": str(path)}))
     assert len(mixture([specs[0], specs[0]], 4, 0)) == 4
     for count in (2, None):
-        with pytest.raises(UsageError, match="Two problems have the id '1': 'a' and 'b'. Give the rows"):
+        with pytest.raises(UsageError, match="Two problems have the id '1': 'a' and 'b'"):
             mixture(specs, count, 0)
