@@ -6,6 +6,8 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import Any
 
+from bench.common import Usage
+
 HELD_OUT = "held-out"
 BASES = ("base", "student-base")
 PROBLEMS, SAMPLES, SEEDS = 600, 4, (0, 1, 2)
@@ -114,6 +116,20 @@ def claims(seeds: Sequence[SeedResult]) -> list[Claim]:
     """Every claim about the tree, in the order of its stages."""
     means = Means(seeds)
     return [*_size(means), *_reinforcement(means), *_readability(means), *_students(means), _cut(means)]
+
+
+def resources(usages: Sequence[Usage]) -> list[Claim]:
+    """What a run on two cores may take. A figure that was not measured is 0 in `usages`, and missed."""
+    minutes = [usage.seconds / 60 for usage in usages]
+    gigabytes = [usage.peak_bytes / 1e9 for usage in usages]
+    return [
+        Claim("wall minutes of a run (the longest) <= 20", _most(minutes), "<=", 20),
+        Claim("GB of memory of a run (the most) <= 4", _most(gigabytes), "<=", 4),
+    ]
+
+
+def _most(measured: Sequence[float]) -> float | None:
+    return max(measured) if measured and all(measured) else None
 
 
 def _size(means: Means) -> Iterator[Claim]:

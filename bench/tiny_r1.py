@@ -16,7 +16,7 @@ from typing import Any
 if __name__ == "__main__":  # run as a file, it stands beside its helpers and not above them
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.claims import HELD_OUT, Claim, Mean, Means, SeedResult, claims, persistence_share
+from bench.claims import HELD_OUT, Claim, Mean, Means, SeedResult, claims, persistence_share, resources
 from bench.common import Usage, machine, machine_line, run_recipe, table, write_result
 from r1pipe.report import RunFiles
 
@@ -35,7 +35,7 @@ def read(run: Path, seed: int) -> SeedResult:
 def as_json(seeds: Sequence[SeedResult], usages: Sequence[Usage], on: dict[str, Any]) -> dict[str, Any]:
     """Everything that was measured, and what it says."""
     return {
-        "claims": [claim.as_json for claim in claims(seeds)],
+        "claims": [claim.as_json for claim in (*claims(seeds), *resources(usages))],
         "persistence_share": persistence_share(Means(seeds)),
         "machine": on,
         "runs": [{**asdict(seed), "usage": asdict(usage)} for seed, usage in zip(seeds, usages, strict=True)],
@@ -52,7 +52,7 @@ def page(seeds: Sequence[SeedResult], usages: Sequence[Usage], on: dict[str, Any
         "# tiny-r1",
         f"Seeds {names}: means, ± one standard error over the seeds. {machine_line(on)}",
         "## Claims",
-        _claims_table(claims(seeds)),
+        _claims_table([*claims(seeds), *resources(usages)]),
         "## pass@1",
         _table(means, [(name, "pass_at_1", name) for name in SETS]),
         "## How they think, on held-out problems",
@@ -155,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seeds = [read(folder, seed) for seed, folder in folders.items()]
     on = machine()
     write_result(chosen.out, as_json(seeds, usages, on), page(seeds, usages, on))
-    return 0 if all(claim.held for claim in claims(seeds)) else 1
+    return 0 if all(claim.held for claim in (*claims(seeds), *resources(usages))) else 1
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from bench.claims import Claim, Means, SeedResult, claims, persistence_share
+from bench.claims import Claim, Means, SeedResult, claims, persistence_share, resources
+from bench.common import Usage
 
 PASS_AT_1 = {
     "base": 0.21,
@@ -136,3 +137,11 @@ def test_the_share_that_is_persistence() -> None:
     models["base"] = {"sets": {**models["base"]["sets"], "persist": score("base", pass_at_1=0.48)}}
     assert persistence_share(Means([SeedResult(0, models, {})])) == pytest.approx(0.5)
     assert persistence_share(Means([seed()])) is None
+
+
+def test_what_a_run_may_take() -> None:
+    """The longest and the largest count; what was not measured is missed."""
+    small, at_the_bound = Usage(600.0, 10**9, 0), Usage(1200.0, 4 * 10**9, 0)
+    assert [claim.held for claim in resources([small, at_the_bound])] == [True, True]
+    assert [claim.held for claim in resources([Usage(1200.1, 4 * 10**9 + 1, 0), small])] == [False, False]
+    assert [(claim.value, claim.held) for claim in resources([small, Usage(0, 0, 0)])] == [(None, False)] * 2
