@@ -30,12 +30,14 @@ def test_default_then_file_then_option_then_set(tmp_path: Path) -> None:
     }
 
 
-def test_a_value_may_be_any_yaml() -> None:
+def test_a_value_may_be_any_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers in YAML 1.1's blind spot, mappings, and words that YAML would read as something else."""
-    given = {"model": HERE, "task": "{name: countdown, count: 5}", "learning_rate": "1e-6", "language": "no"}
+    (tmp_path / "no").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = {"model": "no", "task": "{name: countdown, count: 5}", "learning_rate": "1e-6"}
     config = make_config("rl", given, None, ["rewards={accuracy: 1}"])
     assert config.model_dump()["learning_rate"] == 1e-6
-    assert config.model_dump()["language"] == "no"
+    assert config.model_dump()["model"] == "no"
     assert config.model_dump()["task"][0]["count"] == 5
     assert config.model_dump()["rewards"] == {"accuracy": 1.0}
 
