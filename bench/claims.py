@@ -187,7 +187,9 @@ def _cut(means: Means) -> Claim:
     shares = [means.value(model, "truncated") for model in trained]
     known = [share for share in shares if share is not None]
     most = max(known) if known and len(known) == len(shares) else None
-    return Claim("truncated <= 0.05 for every model but the bases (the largest)", most, "<=", 0.05)
+    return Claim(
+        "truncated on held-out problems <= 0.05 for every model but the bases (the largest)", most, "<=", 0.05
+    )
 
 
 def persistence_share(means: Means) -> float | None:

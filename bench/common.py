@@ -44,21 +44,24 @@ def run_recipe(recipe: str, out: Path, overrides: Sequence[str] = ()) -> Usage:
     """Bring a run to its end; return what all of its invocations took together.
 
     What is up to date stays as it is, and an invocation that finds all of it so is not counted. The record
-    lies in the run's folder, so a run is measured once and read ever after. Of a run that was begun without a
-    record nothing is known, and all figures stay 0. Raises `SystemExit` with the exit code of a failure.
+    lies in the run's folder, so a run is measured once and read ever after. Of a run with stages that were
+    begun without a record nothing is known, and all figures are 0. Raises `SystemExit` with the code of a
+    failure.
     """
     record = out / "bench.json"
     before = jsonl.loads(record.read_bytes()) if record.is_file() else []
     begun = _stages_begun(out)
+    known = begun == (before[-1].get("begun", begun) if before else 0)
+    if not known:  # a part of the time would pass for the whole
+        record.unlink(missing_ok=True)
     usage = measured([*R1PIPE, "run", recipe, "--out", str(out), *(f"--set={each}" for each in overrides)])
-    if _stages_begun(out) > begun and (before or not begun):
-        jsonl.write_json(record, [*before, asdict(usage)])
+    if known and (now := _stages_begun(out)) > begun:
+        jsonl.write_json(record, [*before, {**asdict(usage), "begun": now}])
     if usage.exit_code:
         raise SystemExit(usage.exit_code)
-    all_of_them = [Usage(**each) for each in jsonl.loads(record.read_bytes())] if record.is_file() else []
-    return Usage(
-        sum(each.seconds for each in all_of_them), max((e.peak_bytes for e in all_of_them), default=0), 0
-    )
+    all_of_them = jsonl.loads(record.read_bytes()) if record.is_file() else []
+    seconds = sum(each["seconds"] for each in all_of_them)
+    return Usage(seconds, max((each["peak_bytes"] for each in all_of_them), default=0), 0)
 
 
 def _stages_begun(run: Path) -> int:

@@ -1,6 +1,7 @@
-"""Kills a run during pretraining, RL and sampling, and compares how it ends with one left alone.
+r"""Kills a run during pretraining, RL and sampling, and compares how it ends with one left alone.
 
-    python bench/resume.py --recipe smoke --set stages.base.save_every=50 --set stages.base.log_every=10
+    python bench/resume.py --recipe smoke --set stages.base.save_every=50 --set stages.base.log_every=10 \
+        --set stages.student-base.save_every=50 --set stages.student-base.log_every=10
 
 Each kill is a SIGKILL of the command and everything it started, in the middle of a stage that has something
 to go on from. The exit code is 1 when a stage could not be caught, began anew, or anything differs.

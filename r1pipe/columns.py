@@ -50,7 +50,6 @@ COLUMNS: tuple[Column, ...] = (
         "language",
         "words in the commonest language of their thinking, among all its words",
         "{:.3f}".format,
-        share=True,
     ),
     Column("repeated_attempts", "repeated", "attempts that had been tried before", percent),
     Column(

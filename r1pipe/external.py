@@ -6,6 +6,7 @@ from typing import Any
 
 from r1pipe import jsonl
 from r1pipe.artifact import Artifact, open_checkpoint, open_dataset
+from r1pipe.errors import UsageError
 from r1pipe.hub import fetch_model, hub_fingerprint, is_hub_id
 from r1pipe.stage import RefKind
 
@@ -14,6 +15,11 @@ def open_external(kind: RefKind, value: str) -> Artifact:
     """Open what a path or a hub id names, downloading it if need be; `UsageError` when it is unfit."""
     if kind != "checkpoint":
         return open_dataset(Path(value).expanduser())
+    if not Path(value).expanduser().exists() and not is_hub_id(value) and is_hub_id(f"{value}@main"):
+        raise UsageError(
+            f"There is nothing at the path '{value}'. Check it; for the model of that name on the Hugging "
+            f"Face hub write '{value}@main'."
+        )
     return open_checkpoint(fetch_model(value) if is_hub_id(value) else Path(value).expanduser())
 
 

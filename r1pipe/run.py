@@ -124,10 +124,7 @@ class RunFolder:
             if begun is None:
                 shutil.rmtree(work)
             else:
-                aside.mkdir(exist_ok=True)
-                if metrics.exists():
-                    os.replace(metrics, work / ASIDE_METRICS)
-                os.replace(work, aside / f"{stage}@{begun}")
+                self._put_aside(stage, begun)
         if not work.is_dir():
             metrics.unlink(missing_ok=True)  # of another config
             if (kept := aside / f"{stage}@{fingerprint}").is_dir():
@@ -139,13 +136,28 @@ class RunFolder:
         jsonl.write_json(work / BEGUN, {"fingerprint": fingerprint, "seconds": 0.0, "cpu_seconds": 0.0})
         return False
 
+    def _put_aside(self, stage: str, begun: str) -> None:
+        work, metrics = self.work(stage), self.metrics(stage)
+        aside = self.path / "work" / ".aside"
+        aside.mkdir(exist_ok=True)
+        if metrics.exists():
+            os.replace(metrics, work / ASIDE_METRICS)
+        os.replace(work, aside / f"{stage}@{begun}")
+
     def finished(self, stage: str, artifact: Artifact) -> None:
         """Keep the metrics with their version, and remove the work that led to it."""
         _copy(self.metrics(stage), self._kept_metrics(stage, artifact))
         shutil.rmtree(self.work(stage), ignore_errors=True)
 
     def reused(self, stage: str, artifact: Artifact) -> None:
-        """Put back the metrics of a version that counts again; end what a kill after publishing left."""
+        """Put back the metrics of a version that counts again; end what a kill after publishing left.
+
+        Work that was begun with another fingerprint keeps its metrics, put aside together.
+        """
+        if (begun := _begun(self.work(stage))) not in (None, artifact.fingerprint):
+            for old in (self.path / "work" / ".aside").glob(f"{stage}@*"):
+                shutil.rmtree(old)
+            self._put_aside(stage, str(begun))
         kept, current = self._kept_metrics(stage, artifact), self.metrics(stage)
         if kept.exists():
             _copy(kept, current)

@@ -478,6 +478,18 @@ def test_work_of_another_config_is_put_aside_and_found_again(tmp_path: Path):
     assert folder.begin("a", one) is False
 
 
+def test_reusing_a_version_leaves_begun_work_its_metrics(tmp_path: Path):
+    """A changed value was tried and stopped; going back and forth mixes nothing."""
+    execute(tree(), tmp_path)
+    folder, other = RunFolder(tmp_path), "f" * 64
+    assert folder.begin("zero", other) is False
+    jsonl.write_rows(folder.metrics("zero"), [{"step": 1, "of": "other"}])
+    execute(tree(), tmp_path)
+    assert list(jsonl.iter_rows(folder.metrics("zero"))) == [{"step": 1}]
+    assert folder.begin("zero", other) is True
+    assert list(jsonl.iter_rows(folder.metrics("zero"))) == [{"step": 1, "of": "other"}]
+
+
 def test_a_kill_right_after_publishing_leaves_nothing_behind(tmp_path: Path):
     """The artifact is whole, so it counts; the work that led to it goes, its metrics stay."""
     made = execute(tree(), tmp_path)

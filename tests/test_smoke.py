@@ -324,13 +324,20 @@ def test_the_text_of_a_row_is_about_the_problem_it_names(finished: Finished) -> 
     assert counts["rejects"] > 500
 
 
-def test_sampling_and_rl_ask_in_orders_of_their_own(finished: Finished) -> None:
-    """Else the second RL would ask what SFT has just learned: of 3,763 problems few are asked by both."""
+def test_rl_sampling_and_evaluation_ask_in_orders_of_their_own(finished: Finished) -> None:
+    """Else the second RL would ask what SFT has just learned, and the set `seen` what every RL asked. Of
+    3,763 problems few are asked by both."""
     rows = [*finished.rows("traces", "part-00000.jsonl"), *finished.rows("traces", "rejects.jsonl")]
     traced = {row["problem_id"] for row in rows}
     rl = {row["id"] for row in finished.rows("r1", "prompts.jsonl") if row["task"] == "countdown"}
     assert len(traced) == 256 and len(rl) == 48
     assert len(traced & rl) < 10
+    rl = {row["id"] for row in finished.rows("zero", "prompts.jsonl")}
+    seen = {
+        row["problem_id"] for row in finished.rows("behaviour", "part-00000.jsonl") if row["set"] == "seen"
+    }
+    assert len(rl) == 96 and len(seen) == 32
+    assert len(seen & rl) < 10
 
 
 def test_no_document_held_out_is_in_training(finished: Finished) -> None:

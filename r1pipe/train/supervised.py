@@ -123,7 +123,7 @@ def run(config: SupervisedConfig, inputs: Inputs, work: Work) -> Outcome:
 def options(config: SupervisedConfig, rows: int) -> dict[str, Any]:
     """The stage's fields as SFTConfig calls them, for so many rows, and the `trainer:` section over them."""
     micro_batch = config.micro_batch or config.batch_size
-    steps = -(-round(rows * config.epochs) // config.batch_size)
+    steps = max(1, -(-round(rows * config.epochs) // config.batch_size))
     return {
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": config.batch_size // micro_batch,

@@ -74,7 +74,7 @@ def test_all_claims_hold() -> None:
         ({"student": {"pass_at_1": 0.4499}}, "student >= student-rl + 0.05"),
         (
             {"student": {"truncated": 0.0501}},
-            "truncated <= 0.05 for every model but the bases (the largest)",
+            "truncated on held-out problems <= 0.05 for every model but the bases (the largest)",
         ),
         ({"r1": {"problems": 599}}, "held-out problems of every model"),
         ({"r1": {"samples": 2399}}, "held-out completions of every model"),

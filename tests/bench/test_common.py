@@ -64,3 +64,12 @@ def test_a_run_begun_elsewhere_is_not_measured(run: Any, tmp_path: Path) -> None
     jsonl.write_rows(out / "events.jsonl", [{"event": "stage_started", "stage": "base"}])
     assert run(1) == common.Usage(0, 0, 0)
     assert records(tmp_path) == []
+
+
+def test_time_that_nobody_measured_is_not_passed_over(run: Any, tmp_path: Path) -> None:
+    """Stages were begun between two measured parts: the sum of those is no longer the whole."""
+    run(1)
+    with jsonl.Journal(tmp_path / "out" / "events.jsonl") as journal:
+        journal.append([{"event": "stage_started", "stage": "by hand"}])
+    assert run(1) == common.Usage(0, 0, 0)
+    assert run(0) == common.Usage(0, 0, 0)

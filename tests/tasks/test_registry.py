@@ -116,6 +116,7 @@ def test_an_id_names_one_problem(tmp_path: Path) -> None:
         path.write_text(f'{{"id": 1, "question": "{name}", "answer": "{answer}"}}\n')
         specs.append(_spec({"name": "jsonl", "path": str(path)}))
     assert len(mixture([specs[0], specs[0]], 4, 0)) == 4
+    assert len(mixture([_spec("countdown")], 4000, 0)) == 4000  # more than there are: some are asked again
     for count in (2, None):
         with pytest.raises(UsageError, match="Two problems have the id '1': 'a' and 'b'"):
             mixture(specs, count, 0)
