@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from r1pipe.errors import R1pipeError, UsageError
+from r1pipe.errors import Conflict, R1pipeError, UsageError
 from r1pipe.output import Output, Table, View
 
 if TYPE_CHECKING:
@@ -26,6 +27,14 @@ SUMMARIES = {
     "evaluate": "Score models on the same problems: how often they are right, and how they think.",
 }
 """Each stage's SUMMARY once more, for a list of commands that loads none of them; a test keeps them equal."""
+
+
+class AnswerRule(StrEnum):
+    """The rules of `r1pipe.verify.math.JUDGES`, once more for a command line that loads none of them."""
+
+    math = "math"
+    number = "number"
+    exact = "exact"
 
 
 class _Commands(TyperGroup):
@@ -262,6 +271,44 @@ def report(run: RunFolder, as_json: Json = False, debug: Debug = False) -> None:
 
         path = write_report(run)
         output.result({"report": str(path)}, str(path))
+
+
+@app.command(
+    rich_help_panel=_LOOK, epilog="Example: [bold]r1pipe verify answers.jsonl --out verdicts.jsonl[/bold]"
+)
+def verify(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="Rows {gold, pred} or {prompt, completion, answer}, with `equal` where the truth is known.",
+        ),
+    ],
+    task: Annotated[
+        AnswerRule, typer.Option("--task", help="How answers are compared with the right one.")
+    ] = AnswerRule.math,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, metavar="N", help="Worker processes; all cores if not given."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write each row with its verdict to this file."),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Judge the answers in files, and count how often the verdict agrees with the truth."""
+    with _output(as_json, debug) as output:
+        from r1pipe import jsonl, views
+        from r1pipe.verify.files import judge_files
+
+        if out is not None and out.exists():
+            raise Conflict(f"'{out}' is there already. Remove it, or give another --out.")
+        judged = judge_files(files, task.value, jobs)
+        if out is not None:
+            jsonl.write_rows(out, judged.rows())
+        output.result(judged.summary, views.verdicts_table(judged.summary))
 
 
 def run_verb(

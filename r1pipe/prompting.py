@@ -109,7 +109,8 @@ def parse(text: str, opened: bool) -> Parsed:
     """Take a completion apart; `opened` says whether its prompt ended in `<think>`.
 
     The answer is what the last `<answer>` pair after the thinking holds, else the last balanced `\\boxed{}`,
-    else what follows the last `####`; a completion that neither thinks nor marks an answer is the answer.
+    else what follows the last `####`, else what the last "the answer is" says; a completion that neither
+    thinks nor marks an answer is the answer.
     Unclosed thinking has no answer, whatever it holds. Never raises.
 
     >>> parse("5 * 6 = 30 yes </think> so 30 <answer> 5 * 6 </answer>", opened=True).answer
@@ -118,13 +119,13 @@ def parse(text: str, opened: bool) -> Parsed:
     thinking, closed, tail = _split_thinking(text, opened)
     if thinking is None:
         bare = not any(tag in text for tag in TAGS)
-        answer = _marked_answer(tail) or (text.strip() if bare else None)
+        answer = marked_answer(tail) or (text.strip() if bare else None)
         return Parsed(None, "", answer or None, closed=True, well_formed=bare and bool(text.strip()))
     if not closed:
         return Parsed(thinking, "", None, closed=False, well_formed=False)
     summary = tail.partition(OPEN_ANSWER)[0].strip()
     whole = OPEN_THINK + text if opened else text
-    return Parsed(thinking, summary, _marked_answer(tail), closed=True, well_formed=_well_formed(whole))
+    return Parsed(thinking, summary, marked_answer(tail), closed=True, well_formed=_well_formed(whole))
 
 
 def _split_thinking(text: str, opened: bool) -> tuple[str | None, bool, str]:
@@ -152,8 +153,8 @@ def _well_formed(whole: str) -> bool:
     return not before and bool(thinking) and bool(answer) and not rest.strip()
 
 
-def _marked_answer(text: str) -> str | None:
-    """The last answer that `text` marks as such, or None."""
+def marked_answer(text: str) -> str | None:
+    """The last answer that `text` marks as such, or None; `text` is what comes after the thinking."""
     before, tag, _ = text.rpartition(CLOSE_ANSWER)
     if tag and OPEN_ANSWER in before:
         return _unboxed(before.rpartition(OPEN_ANSWER)[2].strip()) or None
@@ -163,7 +164,15 @@ def _marked_answer(text: str) -> str | None:
     if boxed is not None:
         return boxed or None
     _, mark, after = text.rpartition("####")
-    return (after.strip().partition("\n")[0].strip() or None) if mark else None
+    if mark:
+        return after.strip().partition("\n")[0].strip() or None
+    said = [match[1] for match in _SAID.finditer(text)]
+    return (said[-1].strip().removesuffix(".").strip() or None) if said else None
+
+
+_SAID: Final = re.compile(
+    r"(?:\banswer[ \t]+is[ \t:]|^[ \t]*(?:final )?a(?:nswer)?[ \t]*:)(.*)$", re.IGNORECASE | re.MULTILINE
+)
 
 
 def _unboxed(answer: str) -> str:

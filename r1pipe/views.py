@@ -76,6 +76,19 @@ def _state(stage: Mapping[str, Any]) -> str:
     return f"{stage['state']}, step {done['step']} of {done['steps'] or '?'}" if done else str(stage["state"])
 
 
+def verdicts_table(counts: Mapping[str, Any]) -> Table:
+    """What came of judging files."""
+    rows = [[key, str(counts[key])] for key in ("rows", "passed", "failed", "undecided")]
+    rows += [[f"undecided: {reason}", str(count)] for reason, count in counts["reasons"].items()]
+    if counts["agreement"] is not None:
+        rows.append(["agree with the truth", f"{counts['agree']} ({counts['agreement']:.4f})"])
+        rows += [["false pass", str(counts["false_pass"])], ["false fail", str(counts["false_fail"])]]
+    if counts["set_aside"]:
+        rows.append(["set aside as broken", str(counts["set_aside"])])
+    rows.append(["seconds", f"{counts['seconds']:.2f} ({counts['rows_per_second'] or 0:.0f} rows/s)"])
+    return Table(["", "count"], rows, left=1)
+
+
 def status_table(stages: Sequence[Mapping[str, Any]]) -> Table:
     """How far each stage of a run is, and what another run would do."""
     rows = [

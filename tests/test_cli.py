@@ -27,7 +27,7 @@ HEAVY = {
     "numpy",
     "huggingface_hub",
 }
-COMMANDS = ["run", "plan", "recipes", "scores", "status", "lineage", "check", "report", *VERBS]
+COMMANDS = ["run", "plan", "recipes", "scores", "status", "lineage", "check", "report", "verify", *VERBS]
 
 
 def invoke(*arguments: str) -> Any:

@@ -1,26 +1,23 @@
 """Answers that are text, numbers or mathematics, compared with the right one.
 
 The cheap comparisons come first: equal text, then equal numbers as exact fractions. They decide four in five
-answers in microseconds. Only what is left goes to math-verify, which reads LaTeX and compares with sympy,
-under a deadline.
+answers in microseconds. Only what is left goes to math-verify, which reads LaTeX and compares with sympy, in
+worker processes and under a deadline (`symbolic`).
 """
 
-import logging
+import os
 import re
-import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import lru_cache
-from types import FrameType
 from typing import Any, Final
 
 from r1pipe.prompting import last_boxed
-from r1pipe.verify.verdict import Verdict, failed, passed, undecided
+from r1pipe.verify.pool import Lost, Pool
+from r1pipe.verify.symbolic import DEADLINE_SECONDS
+from r1pipe.verify.verdict import Mark, Verdict, failed, passed, undecided
 
-DEADLINE_SECONDS: Final = 5.0
-"""For one comparison by math-verify; honest ones take a hundredth of it."""
 MAX_LENGTH: Final = 1000
 """Characters of an answer that are worth reading as mathematics; also what keeps its cost bounded."""
 MAX_DIGITS: Final = 100
@@ -58,6 +55,26 @@ def judge_number(gold: str, answer: str) -> Verdict:
 
 def judge_math(gold: str, answer: str) -> Verdict:
     """Pass when the two say the same in mathematics; undecided when that cannot be found out in time."""
+    return _without_algebra(gold, answer) or _compare(gold, answer)
+
+
+def judge_math_all(pairs: Sequence[tuple[str, str]], jobs: int | None = None) -> list[Verdict]:
+    """`judge_math` of each (right answer, answer given), in their order, on `jobs` cores or all of them."""
+    cheap = [_without_algebra(gold, answer) for gold, answer in pairs]
+    left = [pair for pair, verdict in zip(pairs, cheap, strict=True) if verdict is None]
+    compared = iter(compare_all(left, jobs))
+    return [verdict or next(compared) for verdict in cheap]
+
+
+def compare_all(pairs: Sequence[tuple[str, str]], jobs: int | None = None) -> list[Verdict]:
+    """What math-verify says of each (right answer, text with an answer in it); equal pairs are asked once."""
+    different = dict.fromkeys(pairs)
+    with Pool(_WORKER, size=jobs or _cores(), deadline=_HARD_DEADLINE) as pool:
+        found = dict(zip(different, pool.ask_all(different), strict=True))
+    return [_verdict(pair[1], found[pair]) for pair in pairs]
+
+
+def _without_algebra(gold: str, answer: str) -> Verdict | None:
     if _plain(gold) == _plain(answer):
         return passed(_plain(answer))
     right, given = number(gold), number(answer)
@@ -65,9 +82,7 @@ def judge_math(gold: str, answer: str) -> Verdict:
         return passed(str(given))
     if right is not None and given is not None and right.denominator == given.denominator == 1:
         return failed("wrong answer", str(given))  # unequal fractions may still be equal as rounded
-    if len(answer) > MAX_LENGTH:
-        return failed("answer too long", answer[:MAX_LENGTH])
-    return _compare(gold, answer)
+    return failed("answer too long", answer[:MAX_LENGTH]) if len(answer) > MAX_LENGTH else None
 
 
 JUDGES: Final[dict[str, Callable[[str, str], Verdict]]] = {
@@ -111,67 +126,36 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("\\$", "").replace("$", "").replace("{,}", ",").split())
 
 
-# --- math-verify
+# --- math-verify, in workers
 
+_WORKER: Final = "r1pipe.verify.symbolic"
+_HARD_DEADLINE: Final = (
+    DEADLINE_SECONDS + 0.5
+)  # the worker stops itself, unless it is stuck inside one operation
 
-class _OutOfTime(BaseException):
-    """Not an Exception, so that no handler inside sympy takes it for a failed simplification."""
-
-
-# Off the main thread nothing can stop a comparison, so what can grow without bound is not begun there.
-_EXPLOSIVE: Final = re.compile(
-    r"\^.*\^|\*\*.*\*\*|\^\{?\s*\d{3}|\*\*\s*\d{3}|!|\d{30}|\\(?:sum|prod)", re.DOTALL
-)
+_lock = threading.Lock()
+_pools: list[Pool] = []
 
 
 @lru_cache(maxsize=65_536)
 def _compare(gold: str, answer: str) -> Verdict:
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread and _EXPLOSIVE.search(gold + "\n" + answer):
-        return undecided("cannot be compared within a time limit here", answer)
-    try:
-        with _deadline(DEADLINE_SECONDS if in_main_thread else None):
-            right, given = _read(gold), _read(answer)
-            if not right:
-                return undecided("right answer cannot be read", answer)
-            if not given:
-                return failed("answer cannot be read", answer)
-            return passed(answer) if _equal(right, given) else failed("wrong answer", answer)
-    except _OutOfTime:
-        return undecided("comparison timed out", answer)
+    return _verdict(answer, _pool().ask((gold, answer)))
 
 
-def _read(text: str) -> list[Any]:
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
-
-    # It warns that its own time limit is off; ours is on, and covers reading and comparing together.
-    logging.getLogger("math_verify").setLevel(logging.ERROR)
-    latex = text if "$" in text or "\\(" in text or "\\[" in text else f"${text}$"
-    configs = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
-    return parse(latex, configs, parsing_timeout=None)
+def _verdict(answer: str, found: Any) -> Verdict:
+    if isinstance(found, Lost):
+        return undecided(f"comparison {found.reason}", answer)
+    mark, reason = found
+    return Verdict(Mark(mark), reason, answer)
 
 
-def _equal(gold: list[Any], answer: list[Any]) -> bool:
-    from math_verify import verify
+def _pool() -> Pool:
+    """The one that single questions share; its workers start when they are needed."""
+    with _lock:
+        if not _pools:
+            _pools.append(Pool(_WORKER, size=_cores(), deadline=_HARD_DEADLINE))
+        return _pools[0]
 
-    # The order counts: it is not symmetric for inequalities and chains of solutions.
-    return verify(gold, answer, timeout_seconds=None)
 
-
-@contextmanager
-def _deadline(seconds: float | None) -> Iterator[None]:
-    """Raise `_OutOfTime` inside the block after so many seconds; main thread only, None sets no limit."""
-    if seconds is None:
-        yield
-        return
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise _OutOfTime
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,213 @@
+"""Worker processes for questions whose answering may hang, crash or eat the memory.
+
+A worker is this interpreter running one module that ends in `serve(answer)`. It reads a question a line as
+JSON from its stdin and writes an answer a line to its stdout: no pickle, nothing inherited, nothing shared.
+It is asked one question at a time, and the deadline runs from the moment the question is sent: waiting for a
+free worker costs nobody his time. A worker that does not answer is killed, and another takes its place.
+
+Workers live as long as the pool. They end when their stdin does, so none outlives this process, however it
+dies; while they compute, the kernel ends those that use more CPU time than the deadline.
+"""
+
+import atexit
+import contextlib
+import os
+import queue
+import resource
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Self
+
+from r1pipe import jsonl
+from r1pipe.errors import EnvironmentUnfit
+
+START_SECONDS: Final = 120.0
+"""For a worker to load its libraries; on a busy machine that has taken a minute."""
+_READY: Final = "ready"
+_LARGEST_ANSWER: Final = 1 << 20  # bytes; a worker that writes more has gone wild
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A question without an answer. It is the infrastructure's fault, and never the answer's."""
+
+    reason: str
+    """`timed out` or `worker died`."""
+
+
+class Pool:
+    """At most `size` workers that run `module`, started when they are first needed.
+
+    It may be used from any thread. `deadline` is in seconds, `memory` in bytes of address space; after
+    `recycle` questions a worker is replaced, since caches grow.
+    """
+
+    def __init__(
+        self, module: str, *, size: int, deadline: float, memory: int = 3 << 30, recycle: int = 10_000
+    ) -> None:
+        self.size = size
+        self._new = lambda: _Worker.start(module, deadline, memory)
+        self._deadline = deadline
+        self._recycle = recycle
+        self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()  # the warmest first; None starts one
+        for _ in range(size):
+            self._idle.put(None)
+        self._workers: set[_Worker] = set()
+        self._closed = False
+        atexit.register(self.close)
+
+    def ask(self, question: Any) -> Any:
+        """The answer to one question, or `Lost`. Raises `EnvironmentUnfit` when no worker can be started."""
+        worker, keep = self._idle.get(), False
+        try:
+            if worker is None:
+                worker = self._new()
+                self._workers.add(worker)
+            answer = worker.ask(question, self._deadline)
+            keep = not isinstance(answer, Lost) and worker.asked < self._recycle
+            return answer
+        finally:  # after Ctrl-C in the middle of a question, a worker's next answer would be the last one's
+            if worker is not None and not keep:
+                self._workers.discard(worker)
+                worker.kill()
+            self._idle.put(worker if keep else None)
+
+    def ask_all(self, questions: Iterable[Any]) -> Iterator[Any]:
+        """The answers in the order of the questions, `size` of them in the making at a time."""
+        threads = ThreadPoolExecutor(self.size)
+        try:
+            yield from threads.map(self.ask, questions)
+        finally:  # who stops listening does not wait for what has not been asked
+            threads.shutdown(cancel_futures=True)
+
+    def close(self) -> None:
+        """End all workers."""
+        atexit.unregister(self.close)
+        for worker in tuple(self._workers):
+            worker.kill()
+        self._workers.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A process and how often it was asked."""
+
+    process: "subprocess.Popen[bytes]"
+    asked: int = 0
+    _read: bytearray = field(default_factory=bytearray)
+
+    @classmethod
+    def start(cls, module: str, deadline: float, memory: int) -> Self:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-P",
+                "-c",
+                f"import {module} as worker; worker.main()",
+                str(deadline),
+                str(memory),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,  # Ctrl-C is for the parent, which ends its workers itself
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        worker = cls(process)
+        if worker._answer(time.monotonic() + START_SECONDS) != _READY:
+            worker.kill()
+            raise EnvironmentUnfit(
+                f"A worker process ({module}) did not start within {START_SECONDS:.0f} s, or does not judge "
+                f"as it should. Try it by hand: {sys.executable} -c 'import {module}'"
+            )
+        return worker
+
+    def ask(self, question: Any, deadline: float) -> Any:
+        self.asked += 1
+        ends = time.monotonic() + deadline
+        try:
+            self._write(jsonl.dumps(question) + b"\n")
+        except OSError:
+            return Lost("worker died")
+        return self._answer(ends)
+
+    def _write(self, line: bytes) -> None:
+        assert self.process.stdin is not None
+        left = memoryview(line)
+        while left:  # unbuffered, so a pipe that is full takes a part only
+            left = left[self.process.stdin.write(left) :]
+
+    def _answer(self, ends: float) -> Any:
+        assert self.process.stdout is not None
+        stream = self.process.stdout.fileno()
+        while b"\n" not in self._read:
+            left = ends - time.monotonic()
+            if left <= 0 or not select.select([stream], [], [], left)[0]:
+                return Lost("timed out")
+            piece = os.read(stream, 65_536)
+            if not piece or len(self._read) > _LARGEST_ANSWER:
+                return Lost("worker died")
+            self._read += piece
+        line, _, rest = self._read.partition(b"\n")
+        self._read = bytearray(rest)
+        return jsonl.loads(bytes(line))
+
+    def kill(self) -> None:
+        self.process.kill()
+        with contextlib.suppress(OSError):
+            self.process.stdin.close() if self.process.stdin else None
+        self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+
+
+# --- The worker's side
+
+
+def serve(answer: Callable[[Any], Any]) -> None:
+    """Answer questions until there are no more; the body of a worker, in its main thread.
+
+    Called once everything is loaded and known to work. `sys.argv` holds the deadline and the memory.
+    """
+    deadline, memory = float(sys.argv[1]), int(sys.argv[2])
+    _limit(resource.RLIMIT_AS, memory)
+    _limit(resource.RLIMIT_CORE, 0)
+    out = os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints is no answer
+    questions: queue.Queue[bytes] = queue.Queue()
+    threading.Thread(target=_listen, args=(questions,), daemon=True).start()
+    os.write(out, jsonl.dumps(_READY) + b"\n")
+    try:
+        while True:
+            question = jsonl.loads(questions.get())
+            _limit(resource.RLIMIT_CPU, int(time.process_time() + deadline) + 2)
+            os.write(out, jsonl.dumps(answer(question)) + b"\n")
+    finally:
+        os._exit(1)  # at once: the interpreter would wait for the thread that listens
+
+
+def _listen(questions: "queue.Queue[bytes]") -> None:
+    for line in sys.stdin.buffer:
+        questions.put(line)
+    os._exit(0)  # whoever asks is gone; nothing here is worth waiting for
+
+
+def _limit(what: int, value: int) -> None:
+    _, hard = resource.getrlimit(what)
+    resource.setrlimit(what, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))

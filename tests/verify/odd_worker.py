@@ -1,0 +1,33 @@
+"""A worker of the pool that does whatever it is asked to, the worst included."""
+
+import os
+import sys
+import time
+from typing import Any
+
+from r1pipe.verify.pool import serve
+
+
+def main() -> None:
+    """Serve, unless the environment says that it should not start."""
+    if os.environ.get("ODD_WORKER") != "broken":
+        serve(answer)
+
+
+def answer(question: Any) -> Any:
+    """Say the question again, after doing what it asks for."""
+    match question:
+        case ["sleep", seconds]:
+            time.sleep(seconds)
+        case ["die", code]:
+            os._exit(code)
+        case ["stuck"]:
+            return len(str(9**9**7))  # one operation of the interpreter, which no signal handler interrupts
+        case ["eat"]:
+            return len(bytearray(8 << 30))
+        case ["print"]:
+            sys.stdout.write("what a library has to say\n")
+            sys.stdout.flush()
+        case ["pid"]:
+            return os.getpid()
+    return question

@@ -1,0 +1,131 @@
+"""Whatever a worker does, each question has one answer, in its place and in time, and nothing is left."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from r1pipe.errors import EnvironmentUnfit
+from r1pipe.verify.pool import Lost, Pool
+
+ROOT = Path(__file__).parents[2]
+MODULE = "tests.verify.odd_worker"
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
+    """Two workers with a deadline of a second, who are replaced after a thousand questions."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    before = set(psutil.Process().children(recursive=True))
+    with Pool(MODULE, size=2, deadline=1.0, recycle=1000) as pool:
+        yield pool
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
+def test_answers_come_in_the_order_of_the_questions(pool: Pool) -> None:
+    """Although every tenth takes longer than those behind it, and some workers die of theirs."""
+    questions = [
+        ["sleep", 0.02] if i % 10 == 0 else ["die", 3] if i % 25 == 7 else ["say", i] for i in range(60)
+    ]
+    expected = [Lost("worker died") if question[0] == "die" else question for question in questions]
+    assert list(pool.ask_all(questions)) == expected
+
+
+def test_a_question_that_takes_too_long_is_lost(pool: Pool) -> None:
+    """One that sleeps, and one that is stuck where nothing can interrupt it; the next is answered."""
+    assert pool.ask(["sleep", 30]) == Lost("timed out")
+    began = time.monotonic()
+    assert pool.ask(["stuck"]) == Lost("timed out")
+    assert time.monotonic() - began < 30
+    assert pool.ask("again") == "again"
+
+
+def test_the_deadline_runs_from_the_question_not_from_the_queue(pool: Pool) -> None:
+    """Six questions of .6 s for two workers: the last ones wait for longer than their deadline."""
+    questions = [["sleep", 0.6]] * 6
+    assert list(pool.ask_all(questions)) == questions
+
+
+def test_a_worker_that_eats_the_memory_dies_alone(pool: Pool) -> None:
+    """The address space is limited."""
+    assert pool.ask(["eat"]) == Lost("worker died")
+    assert pool.ask("again") == "again"
+
+
+def test_what_is_printed_is_no_answer(pool: Pool) -> None:
+    """The answers have a channel of their own."""
+    assert [pool.ask(["print"]), pool.ask("next")] == [["print"], "next"]
+
+
+def test_it_works_from_any_thread(pool: Pool) -> None:
+    """Eight threads share two workers."""
+    answers: dict[int, object] = {}
+
+    def ask(i: int) -> None:
+        answers[i] = pool.ask(["say", i])
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == {i: ["say", i] for i in range(8)}
+
+
+def test_a_worker_killed_from_outside_is_replaced(pool: Pool) -> None:
+    """The question after its death finds it dead, and the one after that a new one."""
+    first = pool.ask(["pid"])
+    os.kill(first, signal.SIGKILL)
+    time.sleep(0.1)
+    assert pool.ask(["pid"]) == Lost("worker died")
+    assert pool.ask(["pid"]) not in (first, Lost("worker died"))
+
+
+def test_workers_are_replaced_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After so many questions, since what libraries keep only grows."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with Pool(MODULE, size=1, deadline=5.0, recycle=3) as pool:
+        pids = [pool.ask(["pid"]) for _ in range(7)]
+    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
+
+
+def test_a_worker_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing is called wrong for it."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("ODD_WORKER", "broken")
+    with Pool(MODULE, size=1, deadline=1.0) as pool, pytest.raises(EnvironmentUnfit, match="did not start"):
+        pool.ask("anything")
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_workers_die_with_their_parent(busy: bool) -> None:
+    """Killed, it can end nothing itself."""
+    question = '["sleep", 600]' if busy else '"x"'
+    code = f"""
+import threading, sys
+from r1pipe.verify.pool import Pool
+pool = Pool("{MODULE}", size=1, deadline=900.0)
+print(pool.ask(["pid"]), flush=True)
+pool.ask({question})
+sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        worker = psutil.Process(int(parent.stdout.readline()))
+        time.sleep(0.3)
+        parent.kill()
+    worker.wait(timeout=10)
