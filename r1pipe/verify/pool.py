@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -53,7 +54,7 @@ class Pool:
         self, module: str, *, size: int, deadline: float, memory: int = 3 << 30, recycle: int = 10_000
     ) -> None:
         self.size = size
-        self._new = lambda: _Worker.start(module, deadline, memory)
+        self._new = partial(_Worker.start, module, deadline, memory)
         self._deadline = deadline
         self._recycle = recycle
         self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()  # the warmest first; None starts one
