@@ -30,7 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "stages": {"foundation", "rooms"},
     "pipeline": {"foundation", "stages"},
     "telling": {"foundation"},
-    "command line": {"foundation", "stages", "pipeline", "telling"},
+    "command line": {"foundation", "rooms", "stages", "pipeline", "telling"},
 }
 """What a group may import besides itself."""
 
