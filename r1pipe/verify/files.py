@@ -123,7 +123,9 @@ def _judge(cases: Sequence[Case], rule: str, jobs: int | None) -> list[Verdict]:
             for place, (case, verdict) in enumerate(zip(cases, verdicts, strict=True))
             if case.whole is not None and not verdict.passed
         ]
-        for (place, _), verdict in zip(again, compare_all([whole for _, whole in again], jobs), strict=True):
+        for (place, _), verdict in zip(
+            again, compare_all([whole for _, whole in again], jobs, free=True), strict=True
+        ):
             if verdict.passed:
                 verdicts[place] = verdict
     return verdicts

@@ -9,6 +9,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Final
@@ -66,11 +67,14 @@ def judge_math_all(pairs: Sequence[tuple[str, str]], jobs: int | None = None) ->
     return [verdict or next(compared) for verdict in cheap]
 
 
-def compare_all(pairs: Sequence[tuple[str, str]], jobs: int | None = None) -> list[Verdict]:
-    """What math-verify says of each (right answer, text with an answer in it); equal pairs are asked once."""
+def compare_all(
+    pairs: Sequence[tuple[str, str]], jobs: int | None = None, *, free: bool = False
+) -> list[Verdict]:
+    """What math-verify says of each pair, read as `symbolic.compare` does; equal pairs are asked once."""
     different = dict.fromkeys(pairs)
-    with Pool(_WORKER, size=jobs or _cores(), deadline=_HARD_DEADLINE) as pool:
-        found = dict(zip(different, pool.ask_all(different), strict=True))
+    with closing(Pool(_WORKER, size=jobs or _cores(), deadline=_HARD_DEADLINE)) as pool:
+        answers = pool.ask_all((*pair, free) for pair in different)
+        found = dict(zip(different, answers, strict=True))
     return [_verdict(pair[1], found[pair]) for pair in pairs]
 
 

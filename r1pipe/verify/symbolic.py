@@ -18,8 +18,7 @@ DEADLINE_SECONDS: Final = 5.0
 """For reading and comparing one pair; honest ones take a hundredth of it."""
 
 
-_LONGEST_FORMULA: Final = 200
-_ENVIRONMENTS: Final = ("$", "\\(", "\\[", "\\boxed", "\\begin")
+_ENVIRONMENTS: Final = ("$", "\\(", "\\[")
 
 
 class _OutOfTime(BaseException):
@@ -32,25 +31,25 @@ def main() -> None:
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     judged = [compare(gold, answer)[0] for gold, answer in (("1/2", "0.5"), ("x+1", "1+x"), ("2", "3"))]
     if judged == [Mark.PASS, Mark.PASS, Mark.FAIL]:
-        serve(lambda pair: compare(*pair))
+        serve(lambda question: compare(*question))
 
 
-def compare(gold: str, answer: str) -> tuple[Mark, str]:
-    """The mark of an answer and the reason for it. Main thread only."""
+def compare(gold: str, answer: str, free: bool = False) -> tuple[Mark, str]:
+    """The mark of an answer and the reason for it. Main thread only.
+
+    All of the answer has to be one formula: of `71 or 72` none is taken for it. With `free` both are texts in
+    which math-verify may look for their last formula; that is for texts that mark no answer, never a reward.
+    """
     try:
         with _deadline(DEADLINE_SECONDS):
-            right, given = read(gold), read(answer)
-            if equal(right, given):
+            if free and equal(read(gold, free=True), read(answer, free=True)):
                 return Mark.PASS, ""
-            if _bare(gold) or _bare(answer):  # `x^2+1` is mathematics only once it says so
-                formula = read(f"${gold}$") if _bare(gold) else right
-                formula_given = read(f"${answer}$") if _bare(answer) else given
-                if equal(formula, formula_given):
-                    return Mark.PASS, ""
-                right, given = right or formula, given or formula_given
+            right, given = read(gold), read(answer)
             if not right:
                 return Mark.UNDECIDED, "right answer cannot be read"
-            return Mark.FAIL, "wrong answer" if given else "answer cannot be read"
+            if not given:
+                return Mark.FAIL, "answer cannot be read"
+            return (Mark.PASS, "") if equal(right, given) else (Mark.FAIL, "wrong answer")
     except _OutOfTime:
         return Mark.UNDECIDED, "comparison timed out"
     except MemoryError:
@@ -59,16 +58,15 @@ def compare(gold: str, answer: str) -> tuple[Mark, str]:
         return Mark.UNDECIDED, "comparison went too deep"
 
 
-def read(text: str) -> list[Any]:
+def read(text: str, *, free: bool = False) -> list[Any]:
     """What math-verify makes of a text; empty when it finds no mathematics in it."""
-    from math_verify import parse
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 
-    return parse(text, parsing_timeout=None)
-
-
-def _bare(text: str) -> bool:
-    """Whether it is short and in no LaTeX environment, so that all of it may be one formula."""
-    return len(text) <= _LONGEST_FORMULA and not any(mark in text for mark in _ENVIRONMENTS)
+    if free:
+        return parse(text, parsing_timeout=None)
+    latex = text if any(mark in text for mark in _ENVIRONMENTS) else f"${text}$"
+    configs = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
+    return parse(latex, configs, parsing_timeout=None)
 
 
 def equal(gold: list[Any], answer: list[Any]) -> bool:

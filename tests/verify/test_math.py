@@ -103,6 +103,9 @@ def test_judge_number() -> None:
         (r"\frac{\pi}{2}", r"\frac{\pi}{3}", Mark.FAIL),
         ("x<5", "x<6", Mark.FAIL),
         ("72", "z" * 2000, Mark.FAIL),
+        ("72", "71 or 72", Mark.FAIL),
+        ("3", "1 2 3", Mark.FAIL),
+        ("3", "2, 3", Mark.FAIL),
     ],
 )
 def test_judge_math(gold: str, answer: str, mark: Mark) -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -24,7 +25,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
     """Two workers with a deadline of a second, who are replaced after a thousand questions."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     before = set(psutil.Process().children(recursive=True))
-    with Pool(MODULE, size=2, deadline=1.0, recycle=1000) as pool:
+    with closing(Pool(MODULE, size=2, deadline=1.0, recycle=1000)) as pool:
         yield pool
     assert set(psutil.Process().children(recursive=True)) <= before
 
@@ -91,7 +92,7 @@ def test_a_worker_killed_from_outside_is_replaced(pool: Pool) -> None:
 def test_workers_are_replaced_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """After so many questions, since what libraries keep only grows."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    with Pool(MODULE, size=1, deadline=5.0, recycle=3) as pool:
+    with closing(Pool(MODULE, size=1, deadline=5.0, recycle=3)) as pool:
         pids = [pool.ask(["pid"]) for _ in range(7)]
     assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
 
@@ -100,7 +101,10 @@ def test_a_worker_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -
     """And nothing is called wrong for it."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("ODD_WORKER", "broken")
-    with Pool(MODULE, size=1, deadline=1.0) as pool, pytest.raises(EnvironmentUnfit, match="did not start"):
+    with (
+        closing(Pool(MODULE, size=1, deadline=1.0)) as pool,
+        pytest.raises(EnvironmentUnfit, match="did not start"),
+    ):
         pool.ask("anything")
 
 
