@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from r1pipe.measure.samples import SampleRow, sample_row
 from r1pipe.prompting import Template, opens_thinking, render
 from r1pipe.tasks import Item, Task
-from r1pipe.tasks.rows import Rows
 from r1pipe.train.text import encode_prompt
 from r1pipe.verify.verdict import Completion
 
@@ -56,7 +55,7 @@ def ask(
             reason = f"the prompt has {len(token_ids)} tokens, and there is room for {room}"
             asked.set_aside.append({"id": item.id, "task": task.name, "reason": reason, "prompt": prompt})
     for task in tasks.values():
-        for bad in task.bad if isinstance(task, Rows) else ():
+        for bad in task.bad:
             row = {"path": bad.path, "line": bad.line, "reason": bad.reason, "row": bad.text}
             asked.set_aside.append({"task": task.name, **row})
     return asked

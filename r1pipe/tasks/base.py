@@ -1,14 +1,17 @@
 """The promise every task makes: items by seed and index, and a verdict on any completion."""
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar, Final, Literal, TypeVar, get_args
 
-from r1pipe.errors import UsageError
-from r1pipe.prompting import parse
+from r1pipe.errors import RunFailed, UsageError
+from r1pipe.jsonl import BadRow
+from r1pipe.prompting import Parsed, parse
 from r1pipe.verify.verdict import Completion, Verdict, failed, undecided
 
 T = TypeVar("T")
@@ -17,6 +20,9 @@ SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 """What may be trained on, what may not, and both."""
 TruncatedRule = Literal["fail", "undecided"]
 JudgeRule = Literal["exact", "number", "math"]
+
+MISTAKES: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What a judge or a reward with a mistake in it raises."""
 
 HELD_OUT_ONE_IN: Final = 5
 """One problem in this many is held out: it occurs in no corpus, no step of training and no trace."""
@@ -43,6 +49,10 @@ class Task(ABC):
     splits: ClassVar[tuple[Split, ...]] = SPLITS
     truncated: TruncatedRule = "fail"
     """What a completion cut off by the token limit counts as. The paper's accuracy counts it as wrong."""
+    bad: tuple[BadRow, ...] = ()
+    """Rows of its file that were set aside, each with its place and the reason."""
+    waits: ClassVar[bool] = False
+    """Whether a judgement waits for another process, so that several are worth making side by side."""
 
     @abstractmethod
     def items(self, split: str, count: int | None, seed: int) -> list[Item]:
@@ -56,14 +66,50 @@ class Task(ABC):
     def judge_answer(self, item: Item, answer: str) -> Verdict:
         """The verdict on an answer that was taken out of its completion. Never raises on any answer."""
 
+    def right_answer(self, item: Item) -> str | None:
+        """An answer that must pass, or None where the task knows none; the check before an RL gives it."""
+        return item.gold if isinstance(item.gold, str) else None
+
+    def extract(self, item: Item, parsed: Parsed) -> str | None:
+        """The answer in a completion, or None; before anything is compared."""
+        return parsed.answer
+
     def judge(self, item: Item, completion: Completion) -> Verdict:
         """The verdict on a whole completion. Never raises on any completion."""
         if completion.truncated:
             return failed("truncated") if self.truncated == "fail" else undecided("truncated")
         parsed = parse(completion.text, completion.opened)
-        if parsed.answer is None:
-            return failed("no answer" if parsed.closed else "thinking not closed")
-        return self.judge_answer(item, parsed.answer)
+        if not parsed.closed:
+            return failed("thinking not closed")
+        answer = self.extract(item, parsed)
+        return failed("no answer") if answer is None else self.judge_answer(item, answer)
+
+
+Judged = tuple[Task, Item, Completion]
+"""What is to be judged: a completion, and whose question it answers."""
+
+
+def judge_all(given: Sequence[Judged]) -> list[Verdict]:
+    """The verdicts in order; those that wait for other processes are made side by side, one for each core.
+
+    Raises:
+        RunFailed: a judge has a mistake in it; the item and the completion are named, no verdict is made up.
+    """
+    if not any(task.waits for task, _, _ in given):
+        return list(map(_judged, given))
+    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        return list(threads.map(_judged, given))
+
+
+def _judged(each: Judged) -> Verdict:
+    task, item, completion = each
+    try:
+        return task.judge(item, completion)
+    except MISTAKES as error:
+        raise RunFailed(
+            f"Judging item {item.id!r} of {task.name!r} failed with {type(error).__name__}: {error}. "
+            f"The completion was {completion.text!r}. No verdict was made up for it."
+        ) from error
 
 
 def take(pool: Sequence[T], count: int | None, seed: int) -> Iterator[tuple[T, Random]]:
