@@ -53,5 +53,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	    $(PIP) install --no-deps --index-url $(TORCH_INDEX) "torch==$(TORCH)+cpu" || \
 	    { echo "no CPU build of torch found; name an index that has one: make TORCH_INDEX=URL" >&2; exit 1; }; \
 	fi
-	$(PIP) install --constraint constraints.txt --editable ".[dev]"
+	@# reasoning-gym brings a package that has to be compiled; only the gym: tasks need it.
+	$(PIP) install --constraint constraints.txt --editable ".[dev,gym]" || \
+	    { echo "going on without the extra 'gym', which needs a C compiler"; \
+	      $(PIP) install --constraint constraints.txt --editable ".[dev]"; }
 	@touch $@

@@ -202,6 +202,25 @@ def recipes(
         output.result({"recipes": data}, views.recipes_table(headers))
 
 
+@app.command(rich_help_panel=_RUNS, epilog="Example: [bold]r1pipe tasks logic[/bold]")
+def tasks(
+    name: Annotated[str | None, typer.Argument(help="Show this task's options and rows.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List what models can be asked, with an example of each."""
+    with _output(as_json, debug) as output:
+        from r1pipe import views
+        from r1pipe.tasks import listing
+
+        if name is not None:
+            found = listing.details(name)
+            output.result(found, *views.task_views(found))
+            return
+        told = listing.listing()
+        output.result({"tasks": told}, views.tasks_table(told))
+
+
 @app.command(rich_help_panel=_LOOK, epilog="Example: [bold]r1pipe scores runs/tiny-r1 --json[/bold]")
 def scores(run: RunFolder, as_json: Json = False, debug: Debug = False) -> None:
     """Show the scores of a run's models, of all its evaluations together."""

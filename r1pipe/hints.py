@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -31,7 +31,9 @@ def unknown_key(inside: Path, key: str, model: type[BaseModel], name: Path) -> s
     section comes first, then the section in which such a key would be right, then all that could stand there.
     """
     said = f"unknown key '{'.'.join((*name, *inside, key))}'"
-    known = {at: list(fields) for at, fields in sections(model)}
+    known: dict[Path, list[str]] = {}
+    for at, fields in sections(model):  # several models may share a section: a task is one of many
+        known.setdefault(at, []).extend(field for field in fields if field not in known.get(at, ()))
     here = known.get(_section(inside, model), [])
     if guess := nearest(key, here):
         return f"{said}; did you mean '{guess}'?"
@@ -43,8 +45,8 @@ def unknown_key(inside: Path, key: str, model: type[BaseModel], name: Path) -> s
 
 def missing_key(inside: Path, key: str, model: type[BaseModel], name: Path) -> str:
     """Say that the section `inside` lacks a key, and what that key is for."""
-    fields = dict(sections(model)).get(_section(inside, model), {})
-    about = fields[key].description if key in fields else None
+    place = _section(inside, model)
+    about = next((f[key].description for at, f in sections(model) if at == place and key in f), None)
     said = f"'{'.'.join((*name, *inside))}' needs '{key}'"
     return f"{said}: {' '.join(about.split()).rstrip('.')}" if about else said
 
@@ -78,6 +80,8 @@ def complaint(errors: Sequence[ErrorDetails]) -> str:
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
+    elif get_origin(annotation) is Annotated:
+        yield from _models(get_args(annotation)[0])
     elif get_origin(annotation) in (list, tuple, dict, Union, UnionType):
         for arg in get_args(annotation):
             yield from _models(arg)

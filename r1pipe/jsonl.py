@@ -6,8 +6,10 @@ can leave half-written, the journal's last, is repaired on opening.
 """
 
 import errno
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,26 +120,25 @@ def iter_rows(path: Path | str) -> Iterator[Row]:
         yield row
 
 
-def _scan(path: Path | str, require: Sequence[str]) -> Iterator[Row | BadRow]:
-    for part in parts(path):
-        with _opened(part) as file:
+def scan(part: Path, require: Sequence[str] = ()) -> Iterator[tuple[int, Row | BadRow]]:
+    """Yield (line, row or bad row) of one file, `.gz` or plain; raises `UsageError` if it cannot be read."""
+    try:
+        with gzip.open(part) if part.suffix == ".gz" else open(part, "rb") as file:
             for number, line in enumerate(file, start=1):
                 if number == 1:
                     line = line.removeprefix(b"\xef\xbb\xbf")  # some editors begin UTF-8 files with this mark
                 if line.strip():
                     row = _parse(line, require)
-                    if isinstance(row, str):
-                        text = line.decode("utf-8", "replace").rstrip("\r\n")
-                        yield BadRow(str(part), number, row, text)
-                    else:
-                        yield row
+                    text = line.decode("utf-8", "replace").rstrip("\r\n")
+                    yield number, BadRow(str(part), number, row, text) if isinstance(row, str) else row
+    except (OSError, EOFError, zlib.error) as error:  # a gzip file may be cut short or damaged
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"The data file '{part}' cannot be read: {reason}.") from error
 
 
-def _opened(path: Path) -> IO[bytes]:
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise UsageError(f"The data file '{path}' cannot be read: {error.strerror}.") from error
+def _scan(path: Path | str, require: Sequence[str]) -> Iterator[Row | BadRow]:
+    for part in parts(path):
+        yield from (row for _, row in scan(part, require))
 
 
 def _parse(line: bytes, require: Sequence[str] = ()) -> Row | str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1pipe.columns import COLUMNS, pass_at_1, sample_size
+from r1pipe.jsonl import dumps
 from r1pipe.output import Answer, Answers, Table
 from r1pipe.report.run_files import headline
 from r1pipe.text import duration, quantity, shortened
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from r1pipe.artifact import Artifact, Lineage
 
 _ON_TERMINAL = ("mean_tokens", "truncated", "attempts", "reflection", "language_consistency")
+_MOST_EXAMPLE = 160
 _MOST_TEXT = 420
 """Characters of a completion beside others on a terminal."""
 
@@ -163,6 +165,32 @@ def recipes_table(recipes: Mapping[str, Sequence[str]]) -> Table:
     """The shipped recipes with the first sentence of their headers."""
     rows = [[name, " ".join(header).partition(". ")[0].rstrip(".")] for name, header in recipes.items()]
     return Table(["recipe", "what it is"], rows, left=2)
+
+
+def tasks_table(tasks: Sequence[Mapping[str, Any]]) -> Table:
+    """Every task, what it is about, and an example."""
+    rows = [
+        [task["name"], task["about"], shortened(_on_one_line(task["question"]), _MOST_EXAMPLE), task["answer"]]
+        for task in tasks
+    ]
+    return Table(["task", "what it asks", "for example", "a right answer"], rows, left=4)
+
+
+def task_views(task: Mapping[str, Any]) -> list[Table | str]:
+    """One task: what it is about, an example, and its options."""
+    shown: list[Table | str] = [f"{task['name']}: {task['about']}\n"]
+    if task["question"]:
+        shown.append(f"For example:\n{task['question']}\n\nA right answer: {task['answer']}\n")
+    if task["row"]:
+        shown.append(f"Made from the row:\n{dumps(task['row']).decode()}\n")
+    shown.append(Table(["option", "meaning"], [[key, text] for key, text in task["options"].items()], left=2))
+    if names := task.get("generators"):
+        shown.append(f"\nGenerators: {', '.join(names)}")
+    return shown
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def relative(path: Path) -> str:

@@ -17,7 +17,8 @@ from r1pipe.rollout import Sampling
 from r1pipe.rollout.asking import Asked, Question, ask
 from r1pipe.rollout.writers import ModelWriter
 from r1pipe.stage import CheckpointRef, Inputs, Outcome, StageConfig, Work
-from r1pipe.tasks import Item, Task, TaskSpec, make_task
+from r1pipe.tasks import AnyTask, Item, Task
+from r1pipe.tasks.countdown import CountdownSpec
 from r1pipe.train.determinism import derive_seed
 from r1pipe.train.text import open_tokenizer
 
@@ -44,7 +45,7 @@ class ProblemSet(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    task: TaskSpec
+    task: AnyTask
     """What is asked. Name the `split`: a score on problems that were trained on says little."""
     problems: int = Field(default=600, ge=1)
     """Different problems; fewer when the task's split has no more."""
@@ -74,7 +75,7 @@ class ProblemSet(BaseModel):
         return self.models is None or model in self.models
 
 
-_HELD_OUT = ProblemSet(task=TaskSpec(name="countdown", split="held-out"), problems=600, samples=4)
+_HELD_OUT = ProblemSet(task=CountdownSpec(split="held-out"), problems=600, samples=4)
 
 
 class Config(StageConfig):
@@ -218,7 +219,7 @@ class Exam:
 
     def _problems(self, name: str, chosen: ProblemSet) -> list[tuple[Task, Item]]:
         """Different ones: a task that runs out of them would begin again."""
-        task = make_task(chosen.task)
+        task = chosen.task.make()
         # An order of its own: those that training asked first would be no sample of the problems that it saw.
         seed = derive_seed(self.seed, "evaluate")
         items = {item.id: item for item in task.items(chosen.task.chosen_split, chosen.problems, seed)}

@@ -78,11 +78,11 @@ class Config(StageConfig):
     def _gold_is_an_answer(self) -> "Config":
         if self.answers == "gold":
             for spec in self.task:
-                if spec.name == "countdown" or (spec.name == "jsonl" and spec.reasoning):
-                    way_out = "set reasoning: false" if spec.name == "jsonl" else "set answers: model"
+                if not spec.answers_directly:
+                    own = "reasoning" in type(spec).model_fields
                     raise ValueError(
-                        f"answers: gold is for questions that need no thinking; task {spec.name!r} asks "
-                        f"for it, {way_out}"
+                        "answers: gold is for questions whose answer is a text and that need no thinking; "
+                        f"task {spec.name!r} asks for more, set {'reasoning: false' if own else 'answers: model'}"
                     )
             if self.samples > 1:
                 raise ValueError(f"answers: gold gives one answer to a prompt, samples is {self.samples}")

@@ -40,7 +40,7 @@ HEAVY = {
     "accelerate", "datasets", "numpy", "pandas", "peft", "ray", "safetensors", "tokenizers", "torch",
     "transformers", "trl", "vllm",
 }  # fmt: skip
-HEAVY_ROOMS = ("r1pipe.train.", "r1pipe.rollout.", "r1pipe.world.tokenizer", "stages.")
+HEAVY_ROOMS = ("r1pipe.train.", "r1pipe.rollout.", "r1pipe.tasks.source", "r1pipe.world.tokenizer", "stages.")
 """Where something heavy may be imported at all; outside of train/ and rollout/ only when it is needed."""
 
 

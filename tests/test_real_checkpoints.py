@@ -17,7 +17,7 @@ from r1pipe import jsonl
 from r1pipe.artifact import Artifact, open_checkpoint
 from r1pipe.pipeline import run_alone
 from r1pipe.prompting import render
-from r1pipe.tasks.rows import Rows
+from r1pipe.tasks import task_spec
 from r1pipe.train.text import open_tokenizer
 from r1pipe.verify.math import gold_answer
 from stages import VERBS
@@ -248,5 +248,5 @@ def test_the_counts_add_up(chain: Chain, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "count"), [("train", 7473), ("test", 1319)])
 def test_every_row_of_gsm8k_can_be_asked(name: str, count: int) -> None:
     """Every question has a number for an answer; none is set aside."""
-    task = Rows.read(GSM8K / f"{name}.jsonl", rule="number")
+    task = task_spec({"name": "jsonl", "path": str(GSM8K / f"{name}.jsonl"), "judge": "number"}).make()
     assert (len(task.pool), len(task.bad)) == (count, 0)

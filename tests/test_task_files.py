@@ -11,7 +11,7 @@ from r1pipe import pipeline
 from r1pipe.artifact import Store
 from r1pipe.errors import UsageError
 from r1pipe.recipe import Recipe, parse_recipe
-from r1pipe.tasks import TaskSpec, make_task
+from r1pipe.tasks import task_spec
 from stages import VERBS
 from tests.folders import checkpoint, pretend
 
@@ -101,5 +101,5 @@ def test_a_path_from_home_is_read_where_it_was_looked_for(here: Path, monkeypatc
     """The recipe's check and the task itself open the same file."""
     monkeypatch.setenv("HOME", str(here))
     assert plan(read(RECIPE, "stages.zero.task.path=~/one.jsonl"))["zero"] == ("run", ("never completed",))
-    task = make_task(TaskSpec(name="jsonl", path="~/one.jsonl"))
+    task = task_spec({"name": "jsonl", "path": "~/one.jsonl"}).make()
     assert [item.question for item in task.items("all", None, 0)] == ["1 + 1"]

@@ -1,16 +1,17 @@
 """What is asked and how an answer is judged."""
 
-from r1pipe.tasks.base import Item, JudgeRule, Task, TruncatedRule, judge_all
-from r1pipe.tasks.registry import TaskSpec, TaskSpecs, make_task, mixture
+from r1pipe.tasks.base import Item, Task, TruncatedRule, judge_all
+from r1pipe.tasks.registry import AnyTask, TaskSpecs, mixture, task_spec
+from r1pipe.tasks.spec import TaskSpec
 
 __all__ = [
+    "AnyTask",
     "Item",
-    "JudgeRule",
     "Task",
     "TaskSpec",
     "TaskSpecs",
     "TruncatedRule",
     "judge_all",
-    "make_task",
     "mixture",
+    "task_spec",
 ]

@@ -1,16 +1,16 @@
 """The promise every task makes: items by seed and index, and a verdict on any completion."""
 
 import hashlib
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, ClassVar, Final, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Final, Literal, Protocol, TypeVar, get_args
 
 from r1pipe.errors import RunFailed, UsageError
 from r1pipe.jsonl import BadRow
+from r1pipe.machine import cores
 from r1pipe.prompting import Parsed, parse
 from r1pipe.verify.verdict import Completion, Verdict, failed, undecided
 
@@ -19,7 +19,6 @@ Split = Literal["seen", "held-out", "all"]
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 """What may be trained on, what may not, and both."""
 TruncatedRule = Literal["fail", "undecided"]
-JudgeRule = Literal["exact", "number", "math"]
 
 MISTAKES: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What a judge or a reward with a mistake in it raises."""
@@ -39,13 +38,14 @@ class Item:
     """JSON. What it means is the task's own affair."""
     reasoning: bool = True
     """Whether the prompt opens `<think>`, and whether the format reward expects thinking."""
+    difficulty: float | None = None
+    """How hard it is on the task's own scale; None where the task does not say."""
     meta: dict[str, Any] = field(default_factory=dict)
 
 
 class Task(ABC):
     """Questions that a program can ask and judge."""
 
-    name: ClassVar[str]
     splits: ClassVar[tuple[Split, ...]] = SPLITS
     truncated: TruncatedRule = "fail"
     """What a completion cut off by the token limit counts as. The paper's accuracy counts it as wrong."""
@@ -53,6 +53,11 @@ class Task(ABC):
     """Rows of its file that were set aside, each with its place and the reason."""
     waits: ClassVar[bool] = False
     """Whether a judgement waits for another process, so that several are worth making side by side."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What rows and messages call it; a plain class attribute will do."""
 
     @abstractmethod
     def items(self, split: str, count: int | None, seed: int) -> list[Item]:
@@ -97,7 +102,7 @@ def judge_all(given: Sequence[Judged]) -> list[Verdict]:
     """
     if not any(task.waits for task, _, _ in given):
         return list(map(_judged, given))
-    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+    with ThreadPoolExecutor(cores()) as threads:
         return list(threads.map(_judged, given))
 
 
@@ -124,6 +129,29 @@ def take(pool: Sequence[T], count: int | None, seed: int) -> Iterator[tuple[T, R
         Random(f"{seed}:pass:{start // len(pool)}").shuffle(passed)
         for i, member in enumerate(passed[: wanted - start], start):
             yield member, Random(f"{seed}:item:{i}")
+
+
+class _Named(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+N = TypeVar("N", bound=_Named)
+REDRAWS: Final = 30
+"""Draws made to avoid asking the same twice; a small space has to repeat itself."""
+
+
+def distinct(draw: Callable[[int, Random], N], rngs: Iterable[Random]) -> Iterator[N]:
+    """One draw of (place, randomness) for each source of randomness, drawn again while it has come before."""
+    asked: set[str] = set()
+    for place, rng in enumerate(rngs):
+        drawn = draw(place, rng)
+        for _ in range(REDRAWS):
+            if drawn.id not in asked:
+                break
+            drawn = draw(place, rng)
+        asked.add(drawn.id)
+        yield drawn
 
 
 def held_out(key: str) -> bool:

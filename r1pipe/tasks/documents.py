@@ -6,9 +6,10 @@ neglects them, and the later stages bring them back. Each is judged by its own r
 
 from dataclasses import dataclass
 from random import Random
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 
-from r1pipe.tasks.base import Item, Task, TruncatedRule, check_split, held_out, in_split
+from r1pipe.tasks.base import Item, Split, Task, TruncatedRule, check_split, distinct, held_out, in_split
+from r1pipe.tasks.spec import TaskSpec
 from r1pipe.verify.verdict import Verdict, failed, passed
 from r1pipe.world.words import NAMES, WORDS
 
@@ -16,8 +17,6 @@ KINDS: Final = ("copy", "reverse", "sort", "greet")
 ONE_PASS: Final = 400
 """Items given when no count is asked for: there are too many documents to go through them all."""
 LARGEST_SORTED: Final = 12
-REDRAWS: Final = 30
-"""Draws made to avoid asking the same twice; with but 400 greetings a long list may have to repeat one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +82,9 @@ class Documents(Task):
             UsageError: no such split.
         """
         check_split(self, split)
-        asked: set[str] = set()
-        items = []
-        for i in range(ONE_PASS if count is None else count):
-            rng = Random(f"{seed}:document:{i}")
-            document = _draw(KINDS[i % len(KINDS)], rng, split)
-            for _ in range(REDRAWS):
-                if document.id not in asked:
-                    break
-                document = _draw(document.kind, rng, split)
-            asked.add(document.id)
-            items.append(self._item(document))
-        return items
+        rngs = [Random(f"{seed}:document:{i}") for i in range(ONE_PASS if count is None else count)]
+        drawn = distinct(lambda place, rng: _draw(KINDS[place % len(KINDS)], rng, split), rngs)
+        return [self._item(document) for document in drawn]
 
     def _item(self, document: Document) -> Item:
         meta = {"kind": document.kind}
@@ -104,3 +94,20 @@ class Documents(Task):
         """Pass when the answer's words are the right ones in the right order."""
         words = _join(answer.split())
         return passed(words) if words == item.gold else failed("wrong words", words)
+
+
+class DocumentsSpec(TaskSpec):
+    """The tiny world's questions that need no thinking: copy, reverse, sort, greet."""
+
+    usual_split: ClassVar[Split] = "seen"
+
+    name: Literal["documents"] = "documents"
+
+    @property
+    def answers_directly(self) -> bool:
+        """They do."""
+        return True
+
+    def make(self) -> Documents:
+        """The task."""
+        return Documents(truncated=self.truncated)

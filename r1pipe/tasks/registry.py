@@ -1,112 +1,60 @@
 """Tasks by name, as a recipe writes them, and mixtures of them."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Tag, TypeAdapter
 
 from r1pipe.errors import UsageError
-from r1pipe.stage import DataPath
-from r1pipe.tasks.base import Item, JudgeRule, Split, Task, TruncatedRule
-from r1pipe.tasks.countdown import Countdown, Wording
-from r1pipe.tasks.documents import Documents
-from r1pipe.tasks.rows import Rows
+from r1pipe.tasks.base import Item, Task
+from r1pipe.tasks.countdown import CountdownSpec
+from r1pipe.tasks.documents import DocumentsSpec
+from r1pipe.tasks.gym import PREFIX, GymSpec
+from r1pipe.tasks.own import OwnSpec
+from r1pipe.tasks.rows import ChoiceSpec, CodeSpec, ExactSpec, LogicSpec, MathSpec, Rows, RowsSpec
+from r1pipe.tasks.spec import TaskSpec
 
-TaskName = Literal["countdown", "documents", "jsonl"]
-
-_OWN_FIELDS: Final[dict[TaskName, tuple[str, ...]]] = {
-    "countdown": ("numbers", "wording"),
-    "jsonl": ("path", "question_column", "answer_column", "judge", "reasoning"),
-}
+_OWN: Final = "module:Class"
+_NAMED: Final = ("countdown", "math", "logic", "code", "choice", "exact", "jsonl", "documents")
 
 
-class TaskSpec(BaseModel):
-    """A task as a recipe writes it: a bare name, or a mapping of these fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    name: TaskName
-    """`countdown`, `documents`, or `jsonl` for rows of your own."""
-    split: Split | None = None
-    """`seen`, `held-out` or `all`; the default is `seen` for the tiny world's tasks and `all` for `jsonl`."""
-    count: int | None = Field(default=None, ge=1)
-    """How many items are used; one pass over the split when it is not set."""
-    weight: float = Field(default=1.0, gt=0)
-    """Its share of a mixture, beside the other tasks' weights."""
-    truncated: TruncatedRule = "fail"
-    """What a completion that the token limit cut off counts as: `fail`, or `undecided` to leave it out."""
-    numbers: Literal[3, 4] = 3
-    """countdown: how many numbers; four are a harder tier that is held out whole."""
-    wording: Wording = "tokens"
-    """countdown: `tokens` for the tiny world, `sentence` for a model that reads English."""
-    path: DataPath | None = None
-    """jsonl: the file, or a dataset's folder; what is in it counts, not where it lies."""
-    question_column: str | None = None
-    """jsonl: the column that holds the question; `question`, `problem` or `prompt` when it is not set."""
-    answer_column: str | None = None
-    """jsonl: the column that holds the right answer; `answer` or `solution` when it is not set."""
-    judge: JudgeRule = "math"
-    """jsonl: `exact` compares text, `number` compares numbers, `math` asks math-verify as well."""
-    reasoning: bool = True
-    """jsonl: whether the prompt opens `<think>`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _whole(self) -> "TaskSpec":
-        for owner, fields in _OWN_FIELDS.items():
-            for field in fields if owner != self.name else ():
-                # Not `model_fields_set`: a resolved recipe names every field, and is validated again.
-                if getattr(self, field) != type(self).model_fields[field].default:
-                    raise ValueError(f"task {self.name!r} takes no {field!r}; it belongs to task {owner!r}")
-        if self.name == "jsonl" and self.path is None:
-            raise ValueError("task 'jsonl' needs a path")
-        if self.name == "countdown" and self.numbers == 4 and self.split == "seen":
-            raise ValueError("countdown with 4 numbers is held out whole; set split: held-out")
-        return self
-
-    @property
-    def chosen_split(self) -> Split:
-        """The split that is meant when none is written."""
-        if self.split is not None:
-            return self.split
-        if self.name == "jsonl":
-            return "all"
-        return "held-out" if self.name == "countdown" and self.numbers == 4 else "seen"
+def _kind(value: Any) -> str:
+    """Whose spec a recipe's value is, by its name."""
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", value)
+    if name in _NAMED:
+        return str(name)
+    return PREFIX if isinstance(name, str) and name.startswith(PREFIX) else _OWN
 
 
-TaskSpecs = Annotated[list[TaskSpec], BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
+AnyTask = Annotated[
+    Annotated[CountdownSpec, Tag("countdown")]
+    | Annotated[MathSpec, Tag("math")]
+    | Annotated[LogicSpec, Tag("logic")]
+    | Annotated[CodeSpec, Tag("code")]
+    | Annotated[ChoiceSpec, Tag("choice")]
+    | Annotated[ExactSpec, Tag("exact")]
+    | Annotated[RowsSpec, Tag("jsonl")]
+    | Annotated[DocumentsSpec, Tag("documents")]
+    | Annotated[GymSpec, Tag(PREFIX)]
+    | Annotated[OwnSpec, Tag(_OWN)],
+    Discriminator(_kind),
+]
+"""A task as a recipe may write it."""
+
+TaskSpecs = Annotated[list[AnyTask], BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
 """One task or a list of them, as a recipe may write it."""
 
+_ADAPTER: Final[TypeAdapter[TaskSpec]] = TypeAdapter(AnyTask)
 
-def make_task(spec: TaskSpec) -> Task:
-    """The task that a spec describes.
 
-    Raises:
-        UsageError: a file of rows is missing, or no row of it can be used.
-    """
-    if spec.name == "countdown":
-        return Countdown(numbers=spec.numbers, wording=spec.wording, truncated=spec.truncated)
-    if spec.name == "documents":
-        return Documents(truncated=spec.truncated)
-    assert spec.path is not None
-    return Rows.read(
-        Path(spec.path).expanduser(),
-        rule=spec.judge,
-        question_column=spec.question_column,
-        answer_column=spec.answer_column,
-        reasoning=spec.reasoning,
-        truncated=spec.truncated,
-    )
+def task_spec(value: Any) -> TaskSpec:
+    """The spec that a recipe's value describes; raises pydantic's `ValidationError`."""
+    return _ADAPTER.validate_python(value)
 
 
 def items_of(spec: TaskSpec, seed: int) -> list[tuple[Task, Item]]:
     """The items of one spec with their task."""
-    task = make_task(spec)
+    task = spec.make()
     return [(task, item) for item in task.items(spec.chosen_split, spec.count, seed)]
 
 
@@ -145,7 +93,7 @@ def _told_apart(pairs: list[tuple[Task, Item]]) -> list[tuple[Task, Item]]:
 
 
 def _stream(spec: TaskSpec, count: int, seed: int) -> list[tuple[Task, Item]]:
-    task = make_task(spec)
+    task = spec.make()
     items = task.items(spec.chosen_split, count if spec.count is None else min(count, spec.count), seed)
     return [(task, items[i % len(items)]) for i in range(count)]
 

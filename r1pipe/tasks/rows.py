@@ -1,68 +1,47 @@
-"""Questions and answers of your own, one JSON object a line."""
+"""Questions and answers from files and data sets: `jsonl`, `math`, `logic`, `code`, `choice`, `exact`.
+
+They differ only in how a row is read and judged (`judges`); what they share is here.
+"""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Final
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Final, Literal, get_args
+
+from pydantic import Field, model_validator
 
 from r1pipe.errors import UsageError
-from r1pipe.jsonl import BadRow, dumps, parts, read_rows
-from r1pipe.tasks.base import Item, JudgeRule, Task, TruncatedRule, check_split, held_out, in_split, take
-from r1pipe.verify.math import JUDGES, gold_answer, only_number
+from r1pipe.jsonl import BadRow
+from r1pipe.prompting import Parsed
+from r1pipe.stage import DataPath
+from r1pipe.tasks.base import Item, Task, TruncatedRule, check_split, held_out, in_split, take
+from r1pipe.tasks.code import CodeJudge
+from r1pipe.tasks.countdown import CountdownJudge
+from r1pipe.tasks.judges import ChoiceJudge, RowJudge, TextJudge, TextRule, difficulty_of
+from r1pipe.tasks.logic import LogicJudge
+from r1pipe.tasks.source import Located, read_hub, read_path
+from r1pipe.tasks.spec import TaskSpec
+from r1pipe.verify.sandbox import Isolation
 from r1pipe.verify.verdict import Verdict
 
-QUESTION_COLUMNS: Final = ("question", "problem", "prompt")
-ANSWER_COLUMNS: Final = ("answer", "solution")
+JudgeName = Literal["exact", "number", "math", "choice", "logic", "code", "countdown"]
+JUDGE_NAMES: Final[tuple[JudgeName, ...]] = get_args(JudgeName)
+JUDGE_COLUMN: Final = "judge"
+"""A row that has it names its own judge."""
 
 
 @dataclass(frozen=True)
 class Rows(Task):
-    """The task `jsonl`; `gold` is the right answer's text, taken out of a worked solution if it is one."""
+    """The task; what an item's `gold` is depends on its judge, whose name is in its `meta`."""
 
-    name: ClassVar[str] = "jsonl"
+    waits: ClassVar[bool] = True
+
     pool: tuple[Item, ...]
+    judges: Mapping[str, RowJudge]
     bad: tuple[BadRow, ...] = ()
-    """Rows that were set aside, each with its place and the reason."""
-    rule: JudgeRule = "math"
+    name: str = "jsonl"
     truncated: TruncatedRule = "fail"
-
-    @classmethod
-    def read(
-        cls,
-        path: Path | str,
-        *,
-        rule: JudgeRule = "math",
-        question_column: str | None = None,
-        answer_column: str | None = None,
-        reasoning: bool = True,
-        truncated: TruncatedRule = "fail",
-    ) -> "Rows":
-        """Read `{id?, question, answer}` rows from a file or a dataset's folder.
-
-        A row without a question or a usable answer, and one whose id came before, is set aside in `bad`.
-
-        Raises:
-            UsageError: the file is missing or empty, or no row of it can be used.
-        """
-        rows, bad = read_rows(path)
-        questions = (question_column,) if question_column else QUESTION_COLUMNS
-        answers = (answer_column,) if answer_column else ANSWER_COLUMNS
-        pool: dict[str, Item] = {}
-        for row, place in zip(rows, _places(path, bad), strict=True):
-            item = _item(row, questions, answers, rule=rule, reasoning=reasoning)
-            if isinstance(item, Item) and item.id in pool:
-                item = f"the id {item.id!r} came before"
-            if isinstance(item, Item):
-                pool[item.id] = item
-            else:
-                bad.append(BadRow(*place, item, dumps(row).decode()))
-        if not pool:
-            raise UsageError(
-                f"No row of '{path}' can be asked. The first: {bad[0]}. "
-                "Name its columns with question_column and answer_column."
-            )
-        return cls(tuple(pool.values()), tuple(bad), rule, truncated)
 
     def items(self, split: str, count: int | None, seed: int) -> list[Item]:
         """Rows in the order of the seed, none twice before all have come once.
@@ -80,44 +59,203 @@ class Rows(Task):
             )
         return [item for item, _ in take(pool, count, seed)]
 
+    def extract(self, item: Item, parsed: Parsed) -> str | None:
+        """The answer as the row's judge finds it."""
+        return self._judge_of(item).extract(parsed)
+
     def judge_answer(self, item: Item, answer: str) -> Verdict:
-        """The verdict by the rule that the recipe chose."""
-        return JUDGES[self.rule](item.gold, answer)
+        """The verdict of the row's judge."""
+        return self._judge_of(item).judge(item, answer)
+
+    def right_answer(self, item: Item) -> str | None:
+        """The row's own, if its judge knows one."""
+        return self._judge_of(item).right_answer(item)
+
+    def _judge_of(self, item: Item) -> RowJudge:
+        return self.judges[item.meta["judge"]]
 
 
-def _places(path: Path | str, bad: Sequence[BadRow]) -> Iterator[tuple[str, int]]:
-    """(file, line) of every row that could be read."""
-    set_aside = {(row.path, row.line) for row in bad}
-    for part in parts(path):
-        with open(part, "rb") as file:
-            for line, text in enumerate(file, start=1):
-                if text.strip(b"\xef\xbb\xbf\r\n\t ") and (str(part), line) not in set_aside:
-                    yield str(part), line
+@dataclass
+class Reader:
+    """Makes items of rows, and sets aside those that make none."""
+
+    judges: Mapping[str, RowJudge]
+    judge: str
+    """Of the rows that name none."""
+    question_column: str | None = None
+    reasoning: bool = True
+    bad: list[BadRow] = field(default_factory=list)
+
+    def pool(self, rows: Sequence[Located]) -> tuple[Item, ...]:
+        """The items of the rows that can be asked, in order; the others are in `bad` afterwards."""
+        pool: dict[str, tuple[Item, Located]] = {}
+        for each in rows:
+            item = self._item(each.row)
+            if isinstance(item, Item) and item.id in pool:
+                item = f"the id {item.id!r} came before"
+            if isinstance(item, Item):
+                pool[item.id] = item, each
+            else:
+                self.bad.append(each.bad(item))
+        for name, judge in self.judges.items():
+            asked = [item for item, _ in pool.values() if item.meta["judge"] == name]
+            for item, reason in zip(asked, judge.unusable(asked), strict=True):
+                if reason is not None:
+                    self.bad.append(pool.pop(item.id)[1].bad(reason))
+        return tuple(item for item, _ in pool.values())
+
+    def _item(self, row: Mapping[str, Any]) -> Item | str:
+        named = row.get(JUDGE_COLUMN) or self.judge
+        if named not in self.judges:
+            return f"there is no judge {named!r}; there are {', '.join(self.judges)}"
+        question = None
+        if self.question_column is not None:
+            question = _filled(self.question_column, row)
+            if not question:
+                return f"no text under {self.question_column}"
+        item = self.judges[named].item(row, question)
+        if isinstance(item, str):
+            return item
+        name = next((row[key] for key in ("id", "task_id") if row.get(key) is not None), None)
+        digest = hashlib.sha256(item.question.encode(errors="replace")).hexdigest()[:16]
+        return replace(
+            item,
+            id=f"row-{digest}" if name is None else str(name),
+            reasoning=self.reasoning,
+            difficulty=difficulty_of(row) if item.difficulty is None else item.difficulty,
+            meta={**item.meta, "judge": named},
+        )
 
 
-def _item(
-    row: Mapping[str, Any],
-    questions: Sequence[str],
-    answers: Sequence[str],
-    *,
-    rule: JudgeRule,
-    reasoning: bool,
-) -> Item | str:
-    """The item a row describes, or why it describes none."""
-    question, answer = _first(row, questions), _first(row, answers)
-    if not isinstance(question, str) or not question.strip():
-        return f"no text under {' or '.join(questions)}"
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float) or not str(answer).strip():
-        return f"no text or number under {' or '.join(answers)}"
-    gold = gold_answer(str(answer))
-    if not gold:
-        return "the answer marks a final answer and leaves it empty"
-    if rule == "number" and only_number(gold) is None:
-        return f"the answer {gold[:60]!r} is not a number"
-    name = row.get("id")
-    digest = hashlib.sha256(question.encode()).hexdigest()[:16]
-    return Item(str(name) if name is not None else f"row-{digest}", question.strip(), gold, reasoning)
+def _filled(column: str, row: Mapping[str, Any]) -> str | None:
+    """What stands under a column, or a text in which each `{column}` is replaced by what stands there."""
+    columns = re.findall(r"\{(\w+)\}", column) or [column]
+    if any(not isinstance(row.get(each), str) for each in columns):
+        return None
+    if columns == [column]:
+        return str(row[column]).strip()
+    return re.sub(r"\{(\w+)\}", lambda match: row[match[1]], column).strip()
 
 
-def _first(row: Mapping[str, Any], columns: Sequence[str]) -> Any:
-    return next((row[column] for column in columns if column in row), None)
+# --- As a recipe writes them
+
+
+class DataSpec(TaskSpec):
+    """The base of the tasks that are read from a file or a data set."""
+
+    path: DataPath | None = None
+    """A `.jsonl`, `.jsonl.gz` or `.parquet` file, or a dataset's folder; its bytes count, not its place."""
+    dataset: str | None = None
+    """In place of `path`: a data set on the Hugging Face hub, `org/name[@revision]`."""
+    dataset_config: str | None = None
+    """Which of the data set's configurations, where it has several: `main` for openai/gsm8k."""
+    dataset_split: str = "train"
+    """Which of the data set's own splits is read."""
+    question_column: str | None = None
+    """The column of the question, or a text with columns in it: `{Body} {Question}`."""
+    answer_column: str | None = None
+    """The column of the right answer; `answer` or `solution` when it is not set."""
+    reasoning: bool = True
+    """Whether the prompt opens `<think>`."""
+
+    judge: JudgeName
+    """How answers are judged; a row may name another in a column `judge`."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "DataSpec":
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError(f"task {self.name!r} needs a path or a dataset, and not both")
+        return self
+
+    @property
+    def answers_directly(self) -> bool:
+        """Whether right answers are texts that are asked for without thinking."""
+        return not self.reasoning and self.judge in get_args(TextRule)
+
+    def make(self) -> Rows:
+        """Read the rows.
+
+        Raises:
+            UsageError: the file is missing or empty, or no row of it can be asked.
+            EnvironmentUnfit: the hub cannot be reached.
+        """
+        rows, bad = self._read()
+        reader = Reader(self._judges(), self.judge, self.question_column, self.reasoning, bad)
+        pool = reader.pool(rows)
+        if not pool:
+            raise UsageError(
+                f"No row of '{self.path or self.dataset}' can be asked as {self.name}. The first: "
+                f"{reader.bad[0]}. Name its columns with question_column and answer_column."
+            )
+        return Rows(pool, reader.judges, tuple(reader.bad), self.name, self.truncated)
+
+    def _read(self) -> tuple[list[Located], list[BadRow]]:
+        if self.path is not None:
+            return read_path(self.path)
+        assert self.dataset is not None
+        name, _, revision = self.dataset.partition("@")
+        return read_hub(name, self.dataset_config, self.dataset_split, revision or None), []
+
+    def _judges(self) -> dict[str, RowJudge]:
+        texts: dict[str, RowJudge] = {
+            rule: TextJudge(rule, self.answer_column) for rule in get_args(TextRule)
+        }
+        others: dict[str, RowJudge] = {
+            "choice": ChoiceJudge(self.answer_column),
+            "logic": LogicJudge(),
+            "countdown": CountdownJudge(),
+            "code": CodeJudge(),
+        }
+        return texts | others
+
+
+class RowsSpec(DataSpec):
+    """Rows of your own, judged by the rule you name, for the file or row by row."""
+
+    name: Literal["jsonl"] = "jsonl"
+    judge: JudgeName = "math"
+
+
+class MathSpec(DataSpec):
+    """Problems as in GSM8K and MATH; the right answer after `####`, in the last `\\boxed{}` or in a column."""
+
+    name: Literal["math"] = "math"
+    judge: Literal["math"] = "math"
+
+
+class ExactSpec(DataSpec):
+    """Questions whose answer is one text, compared but for white space."""
+
+    name: Literal["exact"] = "exact"
+    judge: Literal["exact"] = "exact"
+
+
+class ChoiceSpec(DataSpec):
+    """Multiple choice: rows with `choices`, and the right one by letter, number or text."""
+
+    name: Literal["choice"] = "choice"
+    judge: Literal["choice"] = "choice"
+
+
+class LogicSpec(DataSpec):
+    """Knights and knaves, judged by the whole assignment."""
+
+    name: Literal["logic"] = "logic"
+    judge: Literal["logic"] = "logic"
+
+
+class CodeSpec(DataSpec):
+    """Python programs judged by tests in a sandbox: HumanEval's, MBPP's, and pairs of input and output."""
+
+    name: Literal["code"] = "code"
+    judge: Literal["code"] = "code"
+    isolation: Isolation = "bubblewrap"
+    """`bubblewrap` needs the program of that name; `limits-only` does not hold hostile programs."""
+    seconds: float = Field(default=6.0, gt=0)
+    """A program that takes longer fails."""
+    memory_mb: int = Field(default=512, ge=64)
+    """Mebibytes that a program may use."""
+
+    def _judges(self) -> dict[str, RowJudge]:
+        own = CodeJudge(isolation=self.isolation, seconds=self.seconds, memory_mb=self.memory_mb)
+        return {**super()._judges(), "code": own}

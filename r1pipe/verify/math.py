@@ -163,3 +163,7 @@ def _pool() -> Pool:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_golds(golds: Sequence[str], jobs: int | None = None) -> list[str | None]:
+    return [None] * len(golds)

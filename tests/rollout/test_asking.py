@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from r1pipe.rollout.asking import ask
-from r1pipe.tasks import TaskSpec, mixture
+from r1pipe.tasks import mixture, task_spec
 from r1pipe.world.tokenizer import build_tokenizer
 
 
@@ -13,7 +13,7 @@ def test_what_cannot_be_asked_is_set_aside_with_its_reason(tmp_path: Path) -> No
     path = tmp_path / "rows.jsonl"
     rows = [{"question": "copy red", "answer": "red"}, {"question": "copy red red red red", "answer": "red"}]
     path.write_text("\n".join([*map(json.dumps, rows), "{broken"]))
-    spec = TaskSpec.model_validate({"name": "jsonl", "path": str(path), "reasoning": False})
+    spec = task_spec({"name": "jsonl", "path": str(path), "reasoning": False})
     asked = ask(mixture([spec], None, 0), "chat", build_tokenizer(64), room=6)
     assert [each.prompt for each in asked.questions] == ["<|user|> copy red <|assistant|>"]
     assert [len(each.token_ids) for each in asked.questions] == [4]
@@ -24,7 +24,7 @@ def test_what_cannot_be_asked_is_set_aside_with_its_reason(tmp_path: Path) -> No
 
 def test_a_completion_is_judged_by_its_task() -> None:
     """The row says how it was asked, what came and what the judge said."""
-    spec = TaskSpec.model_validate("countdown")
+    spec = task_spec("countdown")
     (question,) = ask(mixture([spec], 1, 0), "chat", build_tokenizer(64), room=64).questions
     row = question.judged(3, "1 + 1 = 2 no </think> <answer> 1 + 1 </answer>", tokens=13)
     assert (row["problem_id"], row["sample"], row["opened"]) == (question.item.id, 3, True)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from r1pipe.errors import RunFailed, UsageError
 from r1pipe.rewards import make_rewards
 from r1pipe.rollout import Rollout
-from r1pipe.tasks import Item, TaskSpec, mixture
+from r1pipe.tasks import Item, mixture, task_spec
 from r1pipe.train.determinism import derive_seed
 from r1pipe.train.grpo import Prompt
 from r1pipe.world.tokenizer import build_tokenizer
@@ -67,7 +67,7 @@ def test_what_was_asked_is_kept_beside_the_policy(tiny: Path, tmp_path: Path) ->
     work, _ = workplace(tmp_path / "zero", seed=3)
     outcome = rl.run(config(), inputs(model=tiny), work)
     rows = [json.loads(line) for line in (outcome.path / "prompts.jsonl").read_text().splitlines()]
-    drawn = mixture([TaskSpec.model_validate("countdown")], 8, derive_seed(3, "rl"))
+    drawn = mixture([task_spec("countdown")], 8, derive_seed(3, "rl"))
     assert rows == [{"task": "countdown", "id": item.id, "question": item.question} for _, item in drawn]
 
 
@@ -125,7 +125,7 @@ def judge_of(text: str, truncated: bool = False, rule: str = "fail") -> Any:
     """What the judge says of one completion of the first countdown item, whose answer is `text` or the right
     one."""
     tokenizer = build_tokenizer(64)
-    pairs = mixture([TaskSpec.model_validate({"name": "countdown", "truncated": rule})], 1, 0)
+    pairs = mixture([task_spec({"name": "countdown", "truncated": rule})], 1, 0)
     rewards = make_rewards(["accuracy", "format"], language="en")
     judge = rl.Judge(pairs, tokenizer, rewards)
     ids = tokenizer(text)["input_ids"] + ([] if truncated else [tokenizer.eos_token_id])

@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytest
 
-from r1pipe.tasks import Item, TaskSpec, mixture
+from r1pipe.tasks import Item, mixture, task_spec
 from r1pipe.world.corpus import Habits, Mix, documents
 from r1pipe.world.demonstrations import demonstrations
 from stages import corpus, evaluate, rl, sample
@@ -23,7 +23,7 @@ def written_by_the_solver() -> Iterator[str]:
 
 def asked() -> Iterator[str]:
     """The first items of the tiny world's tasks, in the order of a seed."""
-    specs = [TaskSpec.model_validate(each) for each in ({"name": "countdown", "weight": 3}, "documents")]
+    specs = [task_spec(each) for each in ({"name": "countdown", "weight": 3}, "documents")]
     items: list[Item] = [item for _, item in mixture(specs, 40, 0)]
     return (f"{item.id} {item.question}" for item in items)
 

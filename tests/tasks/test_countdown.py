@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1pipe.errors import UsageError
-from r1pipe.tasks.countdown import Countdown, Problem, is_held_out, problems, reachable
+from r1pipe.tasks.base import Item
+from r1pipe.tasks.countdown import (
+    Countdown,
+    CountdownJudge,
+    Problem,
+    is_held_out,
+    problems,
+    reachable,
+    solve,
+)
 from r1pipe.verify.verdict import Completion, Mark, Verdict
 
 
@@ -93,7 +102,7 @@ def test_sentence() -> None:
     assert f"equals {plain.gold['target']}." in worded.question
 
 
-@pytest.mark.parametrize(("split", "numbers", "hint"), [("test", 3, "held-out"), ("seen", 5, "3 or 4")])
+@pytest.mark.parametrize(("split", "numbers", "hint"), [("test", 3, "held-out"), ("seen", 4, "held out whole")])
 def test_bad_requests(split: str, numbers: int, hint: str) -> None:
     """An unknown split and an impossible tier are told what there is."""
     with pytest.raises(UsageError, match=hint):
@@ -154,3 +163,52 @@ def test_truncated_can_be_left_out() -> None:
 def test_judge_never_raises(text: str, opened: bool) -> None:
     """Any completion gets a decided verdict."""
     assert Countdown().judge(ITEM, Completion(text, opened)).decided
+
+
+@pytest.mark.parametrize("numbers", [3, 4, 5, 6])
+def test_drawn_problems(numbers: int) -> None:
+    """Larger numbers or more of them are drawn: in range, solvable, different, and split by the same hash."""
+    task = Countdown(numbers=numbers, largest=50, largest_target=200, wording="sentence")
+    seen, held = task.items("seen", 40, 0), task.items("held-out", 40, 0)
+    assert len({item.id for item in seen + held}) == 80
+    for item in seen + held:
+        given = item.gold["numbers"]
+        assert len(given) == numbers and all(1 <= n <= 50 for n in given) and 1 <= item.gold["target"] <= 200
+        assert item.difficulty == numbers
+        answer = task.right_answer(item)
+        assert answer is not None and task.judge_answer(item, answer).passed
+    assert task.items("seen", 60, 0)[:40] == seen
+    assert [item.id for item in task.items("seen", 40, 1)] != [item.id for item in seen]
+
+
+def test_every_problem_of_the_closed_space_has_an_answer() -> None:
+    """What the solver gives passes the judge."""
+    task = Countdown()
+    for item in task.items("all", 300, 0) + Countdown(numbers=4).items("held-out", 100, 0):
+        assert task.judge_answer(item, str(task.right_answer(item))).passed
+
+
+@pytest.mark.parametrize(
+    ("numbers", "target", "answer"),
+    [([5, 6, 4], 34, "( 5 * 6 ) + 4"), ([3], 3, "3"), ([3], 4, None), ([1, 1], 7, None), ([8, 2], 4, "8 / 2")],
+)
+def test_solve(numbers: list[int], target: int, answer: str | None) -> None:
+    """The first chain that reaches the target, or None."""
+    assert solve(numbers, target) == answer
+
+
+def test_rows_of_countdown() -> None:
+    """Rows as public sets have them: the numbers and the target; what is none says why."""
+    judge = CountdownJudge()
+    item = judge.item({"nums": [13, 13, 50, 36], "target": 60, "solution": "(36 + 50) - (13 + 13)"}, None)
+    assert isinstance(item, Item)
+    assert item.question == (
+        "Using each of the numbers 13, 13, 50, 36 exactly once, write an expression with + - * / and "
+        "parentheses that equals 60. Answer with the expression alone, no equals sign."
+    )
+    assert judge.judge(item, "(36 + 50) - (13 + 13)").passed
+    assert judge.judge(item, "36 + 50 - 13").reason == "other numbers"
+    assert judge.judge(item, str(judge.right_answer(item))).passed
+    assert judge.item({"nums": [1], "target": 1}, None) == "no list of two to 6 numbers under nums or numbers"
+    for row in ({"nums": [1, 2.5], "target": 3}, {"nums": [1, True], "target": 3}, {"numbers": [1, 2]}):
+        assert judge.item(row, None) == "the numbers and the target are not all whole and of 6 digits at most"

@@ -5,23 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from r1pipe.errors import UsageError
-from r1pipe.tasks import TaskSpec, make_task, mixture
-from r1pipe.tasks.countdown import Countdown
+from r1pipe.tasks import TaskSpec, mixture, task_spec
+from r1pipe.tasks.countdown import Countdown, CountdownSpec
 from r1pipe.tasks.documents import Documents
 
 
 def _spec(value: Any) -> TaskSpec:
-    return TypeAdapter(TaskSpec).validate_python(value)
+    return task_spec(value)
 
 
 def test_bare_name() -> None:
     """A bare name is the task with its defaults."""
-    assert _spec("countdown") == TaskSpec(name="countdown")
-    assert make_task(_spec("countdown")) == Countdown()
-    assert make_task(_spec({"name": "documents", "truncated": "undecided"})) == Documents("undecided")
+    assert _spec("countdown") == CountdownSpec()
+    assert _spec("countdown").make() == Countdown()
+    assert _spec({"name": "documents", "truncated": "undecided"}).make() == Documents("undecided")
 
 
 @pytest.mark.parametrize(
@@ -42,12 +42,17 @@ def test_chosen_split(value: Any, split: str) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("coutdown", "countdown"),
-        ({"name": "countdown", "path": "a.jsonl"}, "belongs to task 'jsonl'"),
+        ("coutdown", "there is no task 'coutdown'; did you mean 'countdown'\\? There are countdown, "),
+        ({"name": "countdown", "path": "a.jsonl"}, "takes no 'path'; it belongs to tasks 'jsonl', 'math', "),
         ({"name": "documents", "numbers": 4}, "belongs to task 'countdown'"),
-        ({"name": "jsonl"}, "needs a path"),
+        ({"name": "math", "path": "a", "isolation": "limits-only"}, "belongs to task 'code'"),
+        ({"name": "jsonl"}, "needs a path or a dataset, and not both"),
+        ({"name": "math", "path": "a.jsonl", "dataset": "openai/gsm8k"}, "and not both"),
         ({"name": "countdown", "numbers": 4, "split": "seen"}, "held-out"),
-        ({"name": "countdown", "numbers": 5}, "3 or 4"),
+        ({"name": "countdown", "numbers": 7}, "less than or equal to 6"),
+        ({"name": "gym:"}, "name a generator"),
+        ({"name": "gym:chain_sum", "config": {"size": 5}}, "beside `config`"),
+        ({"name": "math", "path": "a.jsonl", "judge": "exact"}, "'math'"),
         ({"name": "countdown", "split": "test"}, "held-out"),
         ({"name": "countdown", "weight": 0}, "greater than 0"),
         ({"name": "countdown", "wieght": 1}, "wieght"),

@@ -8,8 +8,12 @@ import pytest
 
 from r1pipe.errors import UsageError
 from r1pipe.tasks.base import held_out
-from r1pipe.tasks.rows import Rows
+from r1pipe.tasks.rows import Rows, RowsSpec
 from r1pipe.verify.verdict import Completion, Mark
+
+
+def _read(path: Path, **options: Any) -> Rows:
+    return RowsSpec(path=str(path), **options).make()
 
 
 def _write(path: Path, *rows: Any) -> Path:
@@ -22,7 +26,7 @@ def test_gsm8k_rows(tmp_path: Path) -> None:
     path = _write(
         tmp_path / "a.jsonl", {"question": "How many? ", "answer": "48 / 2 = <<48/2=24>>24.\n#### 1,072"}
     )
-    task = Rows.read(path, rule="number")
+    task = _read(path, judge="number")
     (item,) = task.items("all", None, 0)
     assert (item.question, item.gold, item.reasoning) == ("How many?", "1,072", True)
     assert task.judge(item, Completion("so 1072 </think> <answer> 1072 </answer>", True)).passed
@@ -46,7 +50,7 @@ def test_bad_rows_are_set_aside_with_their_place(tmp_path: Path) -> None:
         {"question": "empty", "answer": "so ####"},
         {"problem": "2 + 2", "answer": "4"},
     )
-    task = Rows.read(path, rule="number")
+    task = _read(path, judge="number")
     assert [(item.question, item.gold) for item in task.pool] == [("1 + 1", "2"), ("2 + 2", "4")]
     reasons = {row.line: row.reason for row in task.bad}
     assert sorted(reasons) == [2, 4, 5, 6, 7, 8, 9, 10]
@@ -61,7 +65,7 @@ def test_folder_of_parts(tmp_path: Path) -> None:
     """A dataset's folder is read part by part, and a bad row is named with its part."""
     _write(tmp_path / "part-00000.jsonl", {"question": "a", "answer": "1"})
     _write(tmp_path / "part-00001.jsonl", {"question": "b"}, {"question": "c", "answer": "3"})
-    task = Rows.read(tmp_path)
+    task = _read(tmp_path)
     assert [item.question for item in task.pool] == ["a", "c"]
     assert [(Path(row.path).name, row.line) for row in task.bad] == [("part-00001.jsonl", 1)]
 
@@ -69,22 +73,22 @@ def test_folder_of_parts(tmp_path: Path) -> None:
 def test_own_columns(tmp_path: Path) -> None:
     """The recipe may name the columns; without the right names the message tells how."""
     path = _write(tmp_path / "a.jsonl", {"frage": "1 + 1", "antwort": "2"})
-    task = Rows.read(path, question_column="frage", answer_column="antwort")
+    task = _read(path, question_column="frage", answer_column="antwort")
     assert task.pool[0].gold == "2"
     with pytest.raises(UsageError, match="question_column"):
-        Rows.read(path)
+        _read(path)
 
 
 def test_missing_file(tmp_path: Path) -> None:
     """A path that leads nowhere is a usage error."""
     with pytest.raises(UsageError, match=r"nothing\.jsonl"):
-        Rows.read(tmp_path / "nothing.jsonl")
+        _read(tmp_path / "nothing.jsonl")
 
 
 def test_splits(tmp_path: Path) -> None:
     """Rows fall into seen and held-out by the hash of their question; together they are all."""
     path = _write(tmp_path / "a.jsonl", *({"question": f"{i} + 1", "answer": i + 1} for i in range(100)))
-    task = Rows.read(path)
+    task = _read(path)
     ids = {split: {item.id for item in task.items(split, None, 0)} for split in task.splits}
     assert ids["seen"] | ids["held-out"] == ids["all"] and not ids["seen"] & ids["held-out"]
     assert len(ids["all"]) == 100 and 10 <= len(ids["held-out"]) <= 30
@@ -93,7 +97,7 @@ def test_splits(tmp_path: Path) -> None:
 
 def test_empty_split(tmp_path: Path) -> None:
     """A split into which no row falls is told so, with the way out."""
-    task = Rows.read(_write(tmp_path / "a.jsonl", {"question": "1 + 1", "answer": 2}))
+    task = _read(_write(tmp_path / "a.jsonl", {"question": "1 + 1", "answer": 2}))
     empty = "seen" if held_out("1 + 1") else "held-out"
     with pytest.raises(UsageError, match="set split: all"):
         task.items(empty, None, 0)
@@ -104,6 +108,6 @@ def test_rules(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.jsonl", {"question": "half", "answer": "1/2"})
     marks = {}
     for rule in ("exact", "number", "math"):
-        task = Rows.read(path, rule=rule)
+        task = _read(path, judge=rule)
         marks[rule] = task.judge(task.pool[0], Completion("0.5", False)).mark
     assert marks == {"exact": Mark.FAIL, "number": Mark.PASS, "math": Mark.PASS}

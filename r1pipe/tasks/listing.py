@@ -1,0 +1,85 @@
+"""What `r1pipe tasks` tells: every task with an example, and one task's options."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from r1pipe.errors import UsageError
+from r1pipe.hints import meant
+from r1pipe.tasks.base import Item
+from r1pipe.tasks.gym import PREFIX, generators
+from r1pipe.tasks.own import OwnSpec, entry_names
+from r1pipe.tasks.registry import task_spec
+from r1pipe.tasks.rows import DataSpec
+from r1pipe.tasks.spec import TaskSpec, specs
+
+ROWS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "math": {"question": "Weng earns $12 an hour. She worked 50 minutes. How much?", "answer": "12 / 60 * 50\n#### 10"},
+    "logic": {
+        "quiz": 'You meet Zoey and Oliver. Zoey said, "Oliver is a knave". Oliver said, "We are both knaves".',
+        "names": ["Zoey", "Oliver"],
+        "solution": [True, False],
+    },
+    "code": {
+        "text": "Write a function to add two numbers.",
+        "code": "def add(a, b):\n    return a + b",
+        "test_list": ["assert add(2, 3) == 5"],
+    },
+    "choice": {"question": "Which is a prime?", "choices": ["21", "23", "25"], "answer": "B"},
+    "exact": {"question": "What is the capital of France?", "answer": "Paris"},
+    "jsonl": {"question": "What is half of 3?", "answer": "1.5", "judge": "number"},
+}
+"""A row of each task that reads rows."""
+
+_GYM_EXAMPLE: Final = ("State the final answer to the following arithmetic problem: 4 - 1 - 7 =", "-4")
+
+
+def listing() -> list[dict[str, Any]]:
+    """Every task: its `name`, what it is `about`, and an example's `question` and `answer`."""
+    told = [_told(spec) for spec in specs()]
+    own = [{"name": name, "about": "From an installed package.", **_example("", "")} for name in entry_names()]
+    about = " ".join(str(OwnSpec.__doc__).split())
+    return [*told, *own, {"name": "module:Class", "about": about, **_example("", "")}]
+
+
+def details(name: str) -> dict[str, Any]:
+    """One task's listing with its `options`, each with what it means, a `row` or the gym's `generators`.
+
+    Raises:
+        UsageError: there is no such task.
+    """
+    known = {spec.shown_name(): spec for spec in specs()}
+    found = known.get(name) or (known[f"{PREFIX}<generator>"] if name.startswith(PREFIX.rstrip(":")) else None)
+    if found is None:
+        raise UsageError(f"There is no task {name!r}{meant(name, known)} There are {', '.join(known)}.")
+    options = {
+        key: " ".join(str(info.description or "").split())
+        for key, info in found.model_fields.items()
+        if key not in ("name", "judge") or (key == "judge" and name == "jsonl")
+    }
+    more = {"generators": generators()} if found.shown_name().startswith(PREFIX) else {}
+    return {**_told(found), "options": options, "row": ROWS.get(name), **more}
+
+
+def _told(spec: type[TaskSpec]) -> dict[str, Any]:
+    name, about = spec.shown_name(), " ".join(str(spec.__doc__).split())
+    return {"name": name, "about": about, **_example(*_asked(spec, name))}
+
+
+def _asked(spec: type[TaskSpec], name: str) -> tuple[str, str]:
+    """(question, right answer) of an example, made as a recipe's are; the gym's needs no library to be told."""
+    if name.startswith(PREFIX):
+        return _GYM_EXAMPLE
+    if issubclass(spec, DataSpec):
+        judges = spec(path="example")._judges()
+        row = ROWS[name]
+        judge = judges[row.get("judge") or spec.model_fields["judge"].default]
+        item = judge.item(row, None)
+        assert isinstance(item, Item), item
+        return item.question, str(judge.right_answer(item))
+    task = task_spec(name).make()
+    (item,) = task.items("seen", 1, 0)
+    return item.question, str(task.right_answer(item))
+
+
+def _example(question: str, answer: str) -> dict[str, str]:
+    return {"question": question, "answer": answer}

@@ -1,0 +1,70 @@
+"""Tasks of one's own, by dotted path and by entry point."""
+
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from r1pipe.errors import UsageError
+from r1pipe.tasks import own, task_spec
+from r1pipe.verify.verdict import Completion
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The module of the documentation, as a user would copy it beside a recipe."""
+    lines = str(own.__doc__).splitlines()
+    code = [line.removeprefix("    ") for line in lines if line.startswith("    ") or not line]
+    (tmp_path / "parity_example.py").write_text("\n".join(code))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield "parity_example"
+    sys.modules.pop("parity_example", None)
+
+
+def test_the_documented_example(example: str) -> None:
+    """It is twenty lines, found from the current folder, and asks and judges as it stands."""
+    source = Path(f"{example}.py").read_text().strip().splitlines()
+    assert len([line for line in source if line.strip() and not line.startswith("#")]) <= 20
+    task = task_spec({"name": f"{example}:Parity", "options": {"digits": 2}, "truncated": "undecided"}).make()
+    item = task.items("all", 3, 0)[1]
+    assert (item.question, item.gold) == ("Is 7 odd or even?", "odd")
+    assert task.judge(item, Completion("so </think> <answer> odd </answer>", opened=True)).passed
+    assert task.judge(item, Completion("so </think> <answer> even </answer>", True)).reason == "wrong"
+    assert task.judge(item, Completion("so", True, truncated=True)).decided is False
+    assert task.right_answer(item) == "odd"
+
+
+def test_an_entry_point(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed package brings a task under a name of its own."""
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    point = EntryPoint("parity", f"{example}:Parity", own.GROUP)
+    monkeypatch.setattr(own, "entry_points", lambda group: EntryPoints([point]))
+    assert own.entry_names() == ["parity"]
+    assert task_spec("parity").make().name == "parity"
+    with pytest.raises(ValidationError, match="There are countdown, .*, parity; one of your own"):
+        task_spec("party-time")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("no_such_module:Task", {}, "cannot be loaded: ModuleNotFoundError: .* module:Class"),
+        ("parity_example:Nothing", {}, "cannot be loaded: AttributeError"),
+        ("parity_example:Parity", {"digit": 2}, "refuses its options: .*'digit'"),
+        ("parity_example:Item", {"id": "a", "question": "q", "gold": 1}, "is a Item, no r1pipe.tasks.Task"),
+    ],
+)
+def test_what_is_none(example: str, name: str, options: dict[str, object], message: str) -> None:
+    """A module that is not there, a class that is not in it, options that it does not take, no task at all."""
+    with pytest.raises(UsageError, match=message):
+        task_spec({"name": name, "options": options}).make()
+
+
+def test_split() -> None:
+    """Everything it gives, unless the recipe says otherwise."""
+    assert task_spec("a:B").chosen_split == "all"
+    assert task_spec({"name": "a:B", "split": "seen"}).chosen_split == "seen"
