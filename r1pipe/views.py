@@ -169,9 +169,10 @@ def recipes_table(recipes: Mapping[str, Sequence[str]]) -> Table:
 
 def tasks_table(tasks: Sequence[Mapping[str, Any]]) -> Table:
     """Every task, what it is about, and an example."""
+    examples = [shortened(" ".join(task["question"].split()), _MOST_EXAMPLE) for task in tasks]
     rows = [
-        [task["name"], task["about"], shortened(_on_one_line(task["question"]), _MOST_EXAMPLE), task["answer"]]
-        for task in tasks
+        [task["name"], task["about"], example, task["answer"]]
+        for task, example in zip(tasks, examples, strict=True)
     ]
     return Table(["task", "what it asks", "for example", "a right answer"], rows, left=4)
 
@@ -187,10 +188,6 @@ def task_views(task: Mapping[str, Any]) -> list[Table | str]:
     if names := task.get("generators"):
         shown.append(f"\nGenerators: {', '.join(names)}")
     return shown
-
-
-def _on_one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def relative(path: Path) -> str:

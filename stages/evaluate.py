@@ -15,7 +15,7 @@ from r1pipe.measure.scores import Scores, score
 from r1pipe.prompting import CLOSE_THINK, Template
 from r1pipe.rollout import Sampling
 from r1pipe.rollout.asking import Asked, Question, ask
-from r1pipe.rollout.writers import ModelWriter
+from r1pipe.rollout.writers import ModelWriter, judged
 from r1pipe.stage import CheckpointRef, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import AnyTask, Item, Task
 from r1pipe.tasks.countdown import CountdownSpec
@@ -295,13 +295,11 @@ class Examinee:
         self._folder = folder
         self._batch = batch
 
-    def answer(self, paper: Paper, batch: Sequence[tuple[Question, int]], seed: int) -> Iterator[jsonl.Row]:
+    def answer(self, paper: Paper, batch: Sequence[tuple[Question, int]], seed: int) -> list[jsonl.Row]:
         """One judged completion, a `SampleRow` and whose it is, for each (question, sample) of the batch."""
         self._writer.sampling = paper.sampling
         written = self._writer.write([question for question, _ in batch], seed)
-        for (question, sample), each in zip(batch, written, strict=True):
-            row = question.judged(sample, each.text, tokens=each.tokens, truncated=each.truncated)
-            yield {"model": paper.model, "set": paper.set, **row}
+        return [{"model": paper.model, "set": paper.set, **row} for row in judged(batch, written)]
 
     @cached_property
     def _writer(self) -> ModelWriter:

@@ -21,7 +21,7 @@ from r1pipe.measure.samples import SampleRow, target_of
 from r1pipe.prompting import OPEN_THINK, Template, opens_thinking
 from r1pipe.rollout import Sampling
 from r1pipe.rollout.asking import Question, ask
-from r1pipe.rollout.writers import GoldWriter, ModelWriter, Writer, tokens_of
+from r1pipe.rollout.writers import GoldWriter, ModelWriter, Writer, judged, tokens_of
 from r1pipe.stage import CheckpointRef, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import TaskSpecs, mixture
 from r1pipe.tasks.countdown import Countdown
@@ -79,10 +79,11 @@ class Config(StageConfig):
         if self.answers == "gold":
             for spec in self.task:
                 if not spec.answers_directly:
-                    own = "reasoning" in type(spec).model_fields
+                    has = "reasoning" in type(spec).model_fields
+                    way_out = "reasoning: false" if has else "answers: model"
                     raise ValueError(
                         "answers: gold is for questions whose answer is a text and that need no thinking; "
-                        f"task {spec.name!r} asks for more, set {'reasoning: false' if own else 'answers: model'}"
+                        f"task {spec.name!r} asks for more, set {way_out}"
                     )
             if self.samples > 1:
                 raise ValueError(f"answers: gold gives one answer to a prompt, samples is {self.samples}")
@@ -204,11 +205,7 @@ class Batches:
                 yield Batch(step, len(starts), rows, seed, start + len(pairs), len(self._pairs), seconds)
 
     def _write(self, pairs: Sequence[tuple[Question, int]], seed: int) -> list[SampleRow]:
-        written = self._writer.write([question for question, _ in pairs], seed)
-        return [
-            question.judged(sample, each.text, tokens=each.tokens, truncated=each.truncated)
-            for (question, sample), each in zip(pairs, written, strict=True)
-        ]
+        return judged(pairs, self._writer.write([question for question, _ in pairs], seed))
 
 
 def _numbered(questions: Sequence[Question], samples: int) -> list[tuple[Question, int]]:

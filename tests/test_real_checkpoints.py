@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from r1pipe import jsonl
+from r1pipe import jsonl, pipeline
 from r1pipe.artifact import Artifact, open_checkpoint
 from r1pipe.pipeline import run_alone
 from r1pipe.prompting import render
+from r1pipe.recipe import parse_recipe
 from r1pipe.tasks import task_spec
 from r1pipe.train.text import open_tokenizer
 from r1pipe.verify.math import gold_answer
@@ -250,3 +251,64 @@ def test_every_row_of_gsm8k_can_be_asked(name: str, count: int) -> None:
     """Every question has a number for an answer; none is set aside."""
     task = task_spec({"name": "jsonl", "path": str(GSM8K / f"{name}.jsonl"), "judge": "number"}).make()
     assert (len(task.pool), len(task.bad)) == (count, 0)
+
+
+PUZZLE = {
+    "quiz": 'You meet Zoey and Oliver. Zoey said, "Oliver lies". Oliver said, "We are both knaves".',
+    "names": ["Zoey", "Oliver"],
+    "solution": [True, False],
+}
+RECIPE = """
+name: puzzles
+stages:
+  policy:
+    uses: rl
+    model: ./base
+    task: {task}
+    steps: 2
+    prompts_per_step: 2
+    group_size: 2
+    micro_batch: 4
+    max_new_tokens: 16
+  traces:
+    uses: sample
+    model: policy
+    task: {task}
+    prompts: 3
+    samples: 2
+    max_new_tokens: 16
+    keep: {{untruncated: false, correct: false, well_formed: false, single_language: 0}}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "name", "gold"),
+    [
+        ("{name: gym:chain_sum, size: 40}", "gym:chain_sum", None),
+        ("{name: logic, path: puzzles.jsonl}", "logic", {"Zoey": "knight", "Oliver": "knave"}),
+    ],
+)
+def test_a_recipe_on_puzzles(
+    task: str, name: str, gold: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RL and sampling on reasoning-gym's sums, and on knights and knaves, from a random model on."""
+    if name.startswith("gym:"):
+        pytest.importorskip("reasoning_gym", reason="the extra 'gym' is not installed")
+    monkeypatch.chdir(tmp_path)
+    Path("base").mkdir()
+    write_qwen2(Path("base"), [render("r1-zero", PUZZLE["quiz"])])
+    Path("puzzles.jsonl").write_text("\n".join(json.dumps({**PUZZLE, "id": i}) for i in range(3)))
+    recipe = parse_recipe(RECIPE.format(task=task), "puzzles.yaml", VERBS)
+    made = pipeline.run(recipe, Path("run"), jobs=1)
+    policy, traces = made["policy"].manifest, made["traces"].manifest
+    assert policy is not None and policy.metrics["step"] == 2
+    assert traces is not None and traces.metrics["generated"] == 6
+    rows = [
+        row
+        for file in ("part-00000", "rejects")
+        for row in jsonl.iter_rows(made["traces"].path / f"{file}.jsonl")
+    ]
+    assert len(rows) == 6 and {row["task"] for row in rows} == {name}
+    assert {row["verdict"] for row in rows} <= {"pass", "fail"}
+    assert gold is None or all(row["gold"] == gold for row in rows)

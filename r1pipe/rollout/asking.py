@@ -1,12 +1,12 @@
 """What is asked of a model: tasks' items as prompts in tokens, and the judged row of each completion."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from r1pipe.measure.samples import SampleRow, sample_row
 from r1pipe.prompting import Template, opens_thinking, render
-from r1pipe.tasks import Item, Task
+from r1pipe.tasks import Item, Task, judge_all
 from r1pipe.train.text import encode_prompt
 from r1pipe.verify.verdict import Completion
 
@@ -25,9 +25,20 @@ class Question:
 
     def judged(self, sample: int, text: str, *, tokens: int, truncated: bool = False) -> SampleRow:
         """The row of one completion of `tokens` tokens, its EOS included, with the task's verdict on it."""
-        completion = Completion(text, opens_thinking(self.prompt), truncated, tokens)
-        verdict = self.task.judge(self.item, completion)
-        return sample_row(self.task.name, self.item, sample, completion, verdict)
+        return judged_rows([(self, sample, self.completion(text, tokens, truncated))])[0]
+
+    def completion(self, text: str, tokens: int, truncated: bool = False) -> Completion:
+        """A text as an answer to this question."""
+        return Completion(text, opens_thinking(self.prompt), truncated, tokens)
+
+
+def judged_rows(given: Sequence[tuple[Question, int, Completion]]) -> list[SampleRow]:
+    """The rows of (question, sample, completion), in order; judged side by side where judging waits."""
+    verdicts = judge_all([(question.task, question.item, completion) for question, _, completion in given])
+    return [
+        sample_row(question.task.name, question.item, sample, completion, verdict)
+        for (question, sample, completion), verdict in zip(given, verdicts, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from r1pipe.rollout.asking import Question
+from r1pipe.measure.samples import SampleRow
+from r1pipe.rollout.asking import Question, judged_rows
 from r1pipe.rollout.engine import Engine, Sampling
 from r1pipe.train.text import decode_completions, open_tokenizer
 
@@ -21,6 +22,16 @@ class Written:
     tokens: int
     """The EOS included."""
     truncated: bool = False
+
+
+def judged(pairs: Sequence[tuple[Question, int]], written: Sequence[Written]) -> list[SampleRow]:
+    """The rows of what was written for each (question, sample), in order."""
+    return judged_rows(
+        [
+            (question, sample, question.completion(each.text, each.tokens, each.truncated))
+            for (question, sample), each in zip(pairs, written, strict=True)
+        ]
+    )
 
 
 class Writer(Protocol):

@@ -74,7 +74,7 @@ class Gym(Task):
                 indices = order[start : start + _BATCH]
                 made = pool.ask(["entries", self.generator, self.config, indices])
                 if isinstance(made, Lost):
-                    raise UsageError(f"{self.name}: making items {made.reason}. Choose easier ones by `config`.")
+                    raise UsageError(f"{self.name}: making items {made.reason}. Ask for easier ones.")
                 if isinstance(made, str):
                     raise UsageError(f"{self.name}: {made}. See `r1pipe tasks gym`.")
                 yield from (self._item(index, **entry) for index, entry in zip(indices, made, strict=True))

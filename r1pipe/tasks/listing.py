@@ -6,16 +6,16 @@ from typing import Any, Final
 from r1pipe.errors import UsageError
 from r1pipe.hints import meant
 from r1pipe.tasks.base import Item
-from r1pipe.tasks.gym import PREFIX, generators
+from r1pipe.tasks.gym import PREFIX, GymSpec, generators
 from r1pipe.tasks.own import OwnSpec, entry_names
 from r1pipe.tasks.registry import task_spec
 from r1pipe.tasks.rows import DataSpec
 from r1pipe.tasks.spec import TaskSpec, specs
 
 ROWS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "math": {"question": "Weng earns $12 an hour. She worked 50 minutes. How much?", "answer": "12 / 60 * 50\n#### 10"},
+    "math": {"question": "Ann has 3 pears and buys 4. How many has she?", "answer": "3 + 4 = 7\n#### 7"},
     "logic": {
-        "quiz": 'You meet Zoey and Oliver. Zoey said, "Oliver is a knave". Oliver said, "We are both knaves".',
+        "quiz": 'You meet Zoey and Oliver. Zoey said, "Oliver lies". Oliver said, "We are both knaves".',
         "names": ["Zoey", "Oliver"],
         "solution": [True, False],
     },
@@ -36,9 +36,12 @@ _GYM_EXAMPLE: Final = ("State the final answer to the following arithmetic probl
 def listing() -> list[dict[str, Any]]:
     """Every task: its `name`, what it is `about`, and an example's `question` and `answer`."""
     told = [_told(spec) for spec in specs()]
-    own = [{"name": name, "about": "From an installed package.", **_example("", "")} for name in entry_names()]
-    about = " ".join(str(OwnSpec.__doc__).split())
-    return [*told, *own, {"name": "module:Class", "about": about, **_example("", "")}]
+    own = dict.fromkeys(entry_names(), "A task of an installed package.")
+    own["module:Class"] = " ".join(str(OwnSpec.__doc__).split())
+    return [
+        *told,
+        *({"name": name, "about": about, "question": "", "answer": ""} for name, about in own.items()),
+    ]
 
 
 def details(name: str) -> dict[str, Any]:
@@ -48,7 +51,7 @@ def details(name: str) -> dict[str, Any]:
         UsageError: there is no such task.
     """
     known = {spec.shown_name(): spec for spec in specs()}
-    found = known.get(name) or (known[f"{PREFIX}<generator>"] if name.startswith(PREFIX.rstrip(":")) else None)
+    found = known[GymSpec.shown_name()] if name.startswith(PREFIX.rstrip(":")) else known.get(name)
     if found is None:
         raise UsageError(f"There is no task {name!r}{meant(name, known)} There are {', '.join(known)}.")
     options = {
@@ -62,24 +65,21 @@ def details(name: str) -> dict[str, Any]:
 
 def _told(spec: type[TaskSpec]) -> dict[str, Any]:
     name, about = spec.shown_name(), " ".join(str(spec.__doc__).split())
-    return {"name": name, "about": about, **_example(*_asked(spec, name))}
+    question, answer = _asked(spec, name)
+    return {"name": name, "about": about, "question": question, "answer": answer}
 
 
 def _asked(spec: type[TaskSpec], name: str) -> tuple[str, str]:
-    """(question, right answer) of an example, made as a recipe's are; the gym's needs no library to be told."""
-    if name.startswith(PREFIX):
+    """(question, right answer) of an example, made as a recipe's are; the gym's needs no library."""
+    if issubclass(spec, GymSpec):
         return _GYM_EXAMPLE
     if issubclass(spec, DataSpec):
-        judges = spec(path="example")._judges()
-        row = ROWS[name]
-        judge = judges[row.get("judge") or spec.model_fields["judge"].default]
-        item = judge.item(row, None)
+        made = task_spec({"name": name, "path": "example"})
+        assert isinstance(made, DataSpec)
+        judge = made.judges()[ROWS[name].get("judge") or made.judge]
+        item = judge.item(ROWS[name], None)
         assert isinstance(item, Item), item
         return item.question, str(judge.right_answer(item))
     task = task_spec(name).make()
     (item,) = task.items("seen", 1, 0)
     return item.question, str(task.right_answer(item))
-
-
-def _example(question: str, answer: str) -> dict[str, str]:
-    return {"question": question, "answer": answer}

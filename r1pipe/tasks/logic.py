@@ -18,9 +18,9 @@ MAX_LENGTH: Final = 4000
 """Characters of an answer; the longest honest one over eight people is a tenth of that."""
 _FILLERS: Final = frozenset(
     {
-        "a", "all", "an", "and", "answer", "are", "as", "conclusion", "final", "follows", "hence", "identities",
-        "identity", "in", "is", "islanders", "of", "people", "person", "so", "solution", "that", "the",
-        "therefore", "they", "this", "thus", "whereas", "while", "who", "with",
+        "a", "all", "an", "and", "answer", "are", "as", "conclusion", "final", "follows", "hence",
+        "identities", "identity", "in", "is", "islanders", "of", "people", "person", "so", "solution",
+        "that", "the", "therefore", "they", "this", "thus", "whereas", "while", "who", "with",
     }
 )  # fmt: skip
 """Words that may stand between an answer's statements. With `if`, `or` and `not both` it would be none."""

@@ -180,7 +180,7 @@ class DataSpec(TaskSpec):
             EnvironmentUnfit: the hub cannot be reached.
         """
         rows, bad = self._read()
-        reader = Reader(self._judges(), self.judge, self.question_column, self.reasoning, bad)
+        reader = Reader(self.judges(), self.judge, self.question_column, self.reasoning, bad)
         pool = reader.pool(rows)
         if not pool:
             raise UsageError(
@@ -196,7 +196,8 @@ class DataSpec(TaskSpec):
         name, _, revision = self.dataset.partition("@")
         return read_hub(name, self.dataset_config, self.dataset_split, revision or None), []
 
-    def _judges(self) -> dict[str, RowJudge]:
+    def judges(self) -> dict[str, RowJudge]:
+        """Every judge by the name that a row may ask for it by."""
         texts: dict[str, RowJudge] = {
             rule: TextJudge(rule, self.answer_column) for rule in get_args(TextRule)
         }
@@ -217,7 +218,7 @@ class RowsSpec(DataSpec):
 
 
 class MathSpec(DataSpec):
-    """Problems as in GSM8K and MATH; the right answer after `####`, in the last `\\boxed{}` or in a column."""
+    """Problems as in GSM8K and MATH; the right answer after `####`, in a `\\boxed{}` or in a column."""
 
     name: Literal["math"] = "math"
     judge: Literal["math"] = "math"
@@ -256,6 +257,7 @@ class CodeSpec(DataSpec):
     memory_mb: int = Field(default=512, ge=64)
     """Mebibytes that a program may use."""
 
-    def _judges(self) -> dict[str, RowJudge]:
+    def judges(self) -> dict[str, RowJudge]:
+        """The same, programs being run as the recipe says."""
         own = CodeJudge(isolation=self.isolation, seconds=self.seconds, memory_mb=self.memory_mb)
-        return {**super()._judges(), "code": own}
+        return {**super().judges(), "code": own}

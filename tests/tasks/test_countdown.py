@@ -102,7 +102,7 @@ def test_sentence() -> None:
     assert f"equals {plain.gold['target']}." in worded.question
 
 
-@pytest.mark.parametrize(("split", "numbers", "hint"), [("test", 3, "held-out"), ("seen", 4, "held out whole")])
+@pytest.mark.parametrize(("split", "numbers", "hint"), [("test", 3, "held-out"), ("seen", 4, "out whole")])
 def test_bad_requests(split: str, numbers: int, hint: str) -> None:
     """An unknown split and an impossible tier are told what there is."""
     with pytest.raises(UsageError, match=hint):
@@ -190,7 +190,13 @@ def test_every_problem_of_the_closed_space_has_an_answer() -> None:
 
 @pytest.mark.parametrize(
     ("numbers", "target", "answer"),
-    [([5, 6, 4], 34, "( 5 * 6 ) + 4"), ([3], 3, "3"), ([3], 4, None), ([1, 1], 7, None), ([8, 2], 4, "8 / 2")],
+    [
+        ([5, 6, 4], 34, "( 5 * 6 ) + 4"),
+        ([3], 3, "3"),
+        ([3], 4, None),
+        ([1, 1], 7, None),
+        ([8, 2], 4, "8 / 2"),
+    ],
 )
 def test_solve(numbers: list[int], target: int, answer: str | None) -> None:
     """The first chain that reaches the target, or None."""

@@ -32,7 +32,7 @@ def test_items() -> None:
 
 
 def test_splits_are_apart_and_come_again() -> None:
-    """One in five is held out; a pass over a split gives each item once, and more than there are begin anew."""
+    """One in five is held out; a pass over a split gives each item once, more than there are begin anew."""
     few = task("chain_sum", size=60)
     seen, held = few.items("seen", None, 0), few.items("held-out", None, 0)
     assert len(seen) + len(held) == 60 and 4 <= len(held) <= 24
@@ -47,7 +47,9 @@ def test_judging() -> None:
     assert sums.right_answer(item) == item.gold
     right = Completion(f"so </think> <answer> {item.gold} </answer>", opened=True)
     assert sums.judge(item, right).passed
-    assert sums.judge(item, Completion("so </think> <answer> 123456 </answer>", True)).reason == "wrong answer"
+    assert (
+        sums.judge(item, Completion("so </think> <answer> 123456 </answer>", True)).reason == "wrong answer"
+    )
     # This scorer gives part of the marks to a text that holds the answer.
     assert sums.judge_answer(item, f"perhaps {item.gold}?").mark is Mark.FAIL
     assert sums.judge_answer(item, "9" * 20_000).reason == "answer too long"
@@ -115,7 +117,7 @@ def test_generators() -> None:
         "__import__('socket').create_connection(('127.0.0.1', 9))",
         "__import__('ctypes').CDLL(None).system(b'touch {canary}')",
         "__import__('pathlib').Path('{canary}').touch()",
-        "[c for c in ().__class__.__base__.__subclasses__() if c.__name__ == 'Popen'][0](['touch', '{canary}'])",
+        "[c for c in object.__subclasses__() if c.__name__ == 'Popen'][0](['touch', '{canary}'])",
         "__import__('os')._exit(0)",
         "9**9**9**9",
         "(" * 5000,
@@ -140,7 +142,7 @@ def test_the_worker_in_process() -> None:
     (entry,) = gym_worker.answer(["entries", "chain_sum", CONFIG, [3]])
     assert gym_worker.answer(["score", "chain_sum", CONFIG, 3, entry["answer"]]) == (Mark.PASS, "")
     assert gym_worker.answer(["score", "chain_sum", CONFIG, 3, "x"]) == (Mark.FAIL, "wrong answer")
-    assert gym_worker.answer(["entries", "nothing", CONFIG, [0]]) == "reasoning-gym has no generator 'nothing'"
+    assert "no generator 'nothing'" in gym_worker.answer(["entries", "nothing", CONFIG, [0]])
     assert "refuses: TypeError" in gym_worker.answer(["entries", "chain_sum", '{"a":1}', [0]])
     unreadable = gym_worker.answer(["score", "prime_factorization", CONFIG, 0, "junk"])
     assert unreadable == (Mark.FAIL, "the scorer cannot read it: ValueError")

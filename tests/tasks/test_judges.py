@@ -57,14 +57,14 @@ def test_broken_choices(change: dict[str, Any], reason: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "extracted", "passes"),
     [
-        ("B", "B", True), ("(B)", "B", True), ("b.", "B", True), ("**B**", "B", True), ("Option B", "B", True),
-        ("\\text{B}", "B", True), ("B) Paris", "B", True), ("paris", "B", True), ("A", "A", False),
-        ("B) Rome", None, False), ("A or B", None, False), ("AB", None, False), ("E", None, False), ("", None, False),
-        ("B" * 3000, None, False),
+        ("B", "B", True), ("(B)", "B", True), ("b.", "B", True), ("**B**", "B", True),
+        ("Option B", "B", True), ("\\text{B}", "B", True), ("B) Paris", "B", True), ("paris", "B", True),
+        ("A", "A", False), ("B) Rome", None, False), ("A or B", None, False), ("AB", None, False),
+        ("E", None, False), ("", None, False), ("B" * 3000, None, False),
     ],
 )  # fmt: skip
 def test_choices_are_judged(answer: str, extracted: str | None, passes: bool) -> None:
-    """One choice, named by its letter, its text or both alike; two letters, or a letter that is none, fail."""
+    """One choice by its letter, its text or both alike; two letters, or a letter that is none, fail."""
     item = choice(choices=["Rome", "Paris", "Bern", "Berlin"], answer="B")
     assert isinstance(item, Item)
     verdict = ChoiceJudge().judge(item, answer)

@@ -61,8 +61,8 @@ def test_right(answer: str) -> None:
         ("Amelia is a knight, Al is a knave, Evelyn is a knave", "wrong assignment"),
         ("Amelia is a knight, Evelyn is a knave", "says nothing of 1 of them"),
         ("", "says nothing of 3 of them"),
-        ("Amelia is a knight, Al is a knight, Evelyn is a knave, Al is a knave", "says two things of one person"),
-        ("Amelia is a knight, Al is a knight, Evelyn is a knave, or Zoe is a knave", "says more than who is what"),
+        ("Amelia and Al are knights, Evelyn is a knave, Al is a knave", "says two things of one person"),
+        ("Amelia and Al are knights, Evelyn is a knave, or Zoe is a knave", "says more than who is what"),
         ("If Amelia is a knight, Al is a knight, Evelyn is a knave", "says more than who is what"),
         ("Amelia is a knight, Al is a knight, Evelyn is a knave " * 100, "answer too long"),
         ("Amelia is a knight, Pal is a knight, Evelyn is a knave", "says nothing of 1 of them"),
@@ -103,7 +103,8 @@ def test_never_raises(text: str, names: list[str]) -> None:
     found = read_assignment(text, names, ("knight", "knave"))
     assert isinstance(found, str) or set(found) == set(names)
     whole = "Ann is a knave, Anna is a knight, Bo is a knave"
-    assert read_assignment(whole, names, ("knight", "knave")) == {"Ann": "knave", "Anna": "knight", "Bo": "knave"}
+    said = {"Ann": "knave", "Anna": "knight", "Bo": "knave"}
+    assert read_assignment(whole, names, ("knight", "knave")) == said
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the shared puzzles are not beside this checkout")
@@ -115,6 +116,6 @@ def test_real_rows() -> None:
     for each in items:
         right = str(task.right_answer(each))
         assert task.judge(each, Completion(f"so </think> <answer> {right} </answer>", opened=True)).passed
-        first = "knave" if list(each.gold.values())[0] == "knight" else "knight"
-        flipped = right.replace(f"is a {list(each.gold.values())[0]}", f"is a {first}", 1)
+        first = next(iter(each.gold.values()))
+        flipped = right.replace(first, "knave" if first == "knight" else "knight", 1)
         assert task.judge_answer(each, flipped).reason == "wrong assignment"

@@ -45,7 +45,7 @@ def test_an_entry_point(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own, "entry_points", lambda group: EntryPoints([point]))
     assert own.entry_names() == ["parity"]
     assert task_spec("parity").make().name == "parity"
-    with pytest.raises(ValidationError, match="There are countdown, .*, parity; one of your own"):
+    with pytest.raises(ValidationError, match=r"There are countdown, .*, parity; one of your own"):
         task_spec("party-time")
 
 
@@ -59,7 +59,7 @@ def test_an_entry_point(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_is_none(example: str, name: str, options: dict[str, object], message: str) -> None:
-    """A module that is not there, a class that is not in it, options that it does not take, no task at all."""
+    """A module or a class that is not there, options that the class does not take, no task at all."""
     with pytest.raises(UsageError, match=message):
         task_spec({"name": name, "options": options}).make()
 

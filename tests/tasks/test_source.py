@@ -70,7 +70,7 @@ def test_a_data_set_as_a_task(data_set: str) -> None:
     """By its name, one of its splits, with the right answer out of a worked solution."""
     task = task_spec({"name": "math", "dataset": data_set, "dataset_split": "test"}).make()
     assert [(item.question, item.gold) for item in task.items("all", None, 0)] == [("2 + 2", "4")]
-    with pytest.raises(UsageError, match="cannot be read: .*Check dataset_config and dataset_split"):
+    with pytest.raises(UsageError, match=r"cannot be read: .*Check dataset_config and dataset_split"):
         read_hub(data_set, None, "validation", None)
 
 
