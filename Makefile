@@ -4,6 +4,7 @@
 #   make test     set up, then pass the tests
 #   make smoke    the same tree in miniature
 #   make install  only the set-up, in .venv
+#   make coverage the branches of the judges, tasks and rewards that their tests take
 #   make lint     ruff and mypy
 #   make clean    remove what the set-up and the tests made; runs/ stays, it holds your results
 
@@ -17,7 +18,7 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 # build on PyPI brings gigabytes of CUDA libraries, which a machine without an NVIDIA GPU cannot use.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: all install smoke test lint clean
+.PHONY: all install smoke test coverage lint clean
 .DEFAULT_GOAL := all
 
 all: install
@@ -28,6 +29,10 @@ smoke: install
 
 test: install
 	$(BIN)/python -m pytest
+
+coverage: install
+	$(BIN)/python -m coverage run --branch --source r1pipe -m pytest -q tests/verify tests/tasks tests/test_rewards.py
+	$(BIN)/python -m coverage report --include 'r1pipe/verify/*,r1pipe/tasks/*,r1pipe/rewards*' --show-missing --fail-under 95
 
 lint: install
 	$(BIN)/ruff check .

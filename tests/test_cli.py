@@ -27,7 +27,7 @@ HEAVY = {
     "numpy",
     "huggingface_hub",
 }
-COMMANDS = ["run", "plan", "recipes", "scores", "status", "lineage", "check", "report", "verify", *VERBS]
+COMMANDS = ["run", "plan", "recipes", "scores", "status", "lineage", "check", "report", "tasks", "verify", *VERBS]
 
 
 def invoke(*arguments: str) -> Any:
@@ -211,3 +211,11 @@ def test_a_run_ends_with_table_answers_and_report(
 def test_the_fake_run_names_known_verbs() -> None:
     """These tests read a run that could exist."""
     assert {section["uses"] for section in STAGES.values()} <= set(VERBS)
+
+
+def test_tasks() -> None:
+    """`r1pipe tasks` lists them for people and programs, and one by its name with its options."""
+    told = json.loads(invoke("tasks", "--json").stdout)["tasks"]
+    assert {"countdown", "math", "logic", "code", "gym:<generator>"} <= {task["name"] for task in told}
+    assert "Zoey is a knight, Oliver is a knave" in invoke("tasks", "logic").stdout
+    assert invoke("tasks", "logik").exit_code == 2

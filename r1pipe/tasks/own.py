@@ -1,24 +1,6 @@
 """Tasks of your own: a class named by its dotted path, or by an entry point of an installed package.
 
-    # parity.py, beside the recipe
-    from r1pipe.tasks import Item, Task
-    from r1pipe.verify.verdict import Verdict, failed, passed
-
-    class Parity(Task):
-        name = "parity"
-        splits = ("all",)
-
-        def __init__(self, digits: int = 3) -> None:
-            self.digits = digits
-
-        def items(self, split, count, seed):
-            numbers = [(7 * i + seed) % 10**self.digits for i in range(count or 100)]
-            return [Item(f"parity-{n}", f"Is {n} odd or even?", "odd" if n % 2 else "even") for n in numbers]
-
-        def judge_answer(self, item: Item, answer: str) -> Verdict:
-            return passed(answer) if answer.strip() == item.gold else failed("wrong", answer)
-
-In a recipe: `task: {name: "parity:Parity", options: {digits: 2}}`.
+docs/tasks.md has an example.
 """
 
 import sys

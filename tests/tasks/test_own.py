@@ -13,12 +13,14 @@ from r1pipe.tasks import own, task_spec
 from r1pipe.verify.verdict import Completion
 
 
+DOCS = Path(__file__).parents[2] / "docs" / "tasks.md"
+
+
 @pytest.fixture
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The module of the documentation, as a user would copy it beside a recipe."""
-    lines = str(own.__doc__).splitlines()
-    code = [line.removeprefix("    ") for line in lines if line.startswith("    ") or not line]
-    (tmp_path / "parity_example.py").write_text("\n".join(code))
+    code = DOCS.read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "parity_example.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield "parity_example"
