@@ -22,7 +22,7 @@ OTHER: Final = "other"
 
 # Mathematics and programs are in no language: code, commands of LaTeX, and single letters, which are mostly
 # variables.
-_NO_WORD: Final = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`|\\[A-Za-z]+|<[^<>\s]{1,20}>", re.DOTALL)
+_NO_WORD: Final = re.compile(r"```.*?(?:```|\Z)|(?<!`)`[^`\n]+`(?!`)|\\[A-Za-z]+|<[^<>\s]{1,20}>", re.DOTALL)
 _TOKEN: Final = re.compile(
     r"""
       (?P<latin> [A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff]{2,} )

@@ -98,7 +98,7 @@ def check_rewards(
     Raises:
         UsageError: the rewards cannot be trusted; the task, the item, the answer and the verdict are named.
     """
-    return [_check(items, rewards, weights, THOUGHTS[language]) for items in _by_task(asked) if items]
+    return [_check(items, rewards, weights, THOUGHTS[language]) for items in _by_task(asked)]
 
 
 def _by_task(asked: Sequence[AskedItem]) -> list[list[AskedItem]]:
@@ -139,7 +139,8 @@ def _check(
     for each, judged, earned in zip(tries, given, give(rewards, given), strict=True):
         _note(checked, each, judged, total(earned, weights))
     if checked.right and not checked.right_rewards:
-        raise _untrusted(tries[0], given[0], "no right answer could be decided")
+        first = next(i for i, each in enumerate(tries) if each.right)
+        raise _untrusted(tries[first], given[first], "no right answer could be decided")
     return checked
 
 
@@ -191,8 +192,6 @@ def _untrusted(tried: _Try, given: RewardInput, why: str) -> UsageError:
 
 
 def _between(values: Sequence[float]) -> str:
-    """`(reward 1.10)` or `(reward 1.05 to 1.30)`; nothing without values."""
-    if not values:
-        return ""
+    """` (reward 1.10)` or ` (reward 1.05 to 1.30)`."""
     low, high = (f"{each:.2f}" for each in (min(values), max(values)))
     return f" (reward {low})" if low == high else f" (reward {low} to {high})"

@@ -6,7 +6,7 @@ says is a logit, which has no bounds; `r1pipe.rewards` makes a reward of it.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -79,16 +79,14 @@ class PreferenceModel:
 
 def _open_classifier(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
     hush()
-    config = AutoConfig.from_pretrained(folder)
-    if config.num_labels != 1:
-        raise UsageError(
-            f"The model in {folder} has {config.num_labels} labels, and a preference model has one. Set "
-            "`preference_model` to a sequence classifier trained on comparisons (num_labels: 1)."
-        )
-    known: dict[str, Any] = {"dtype": "auto" if torch.cuda.is_available() else torch.float32}
     try:
+        config = AutoConfig.from_pretrained(folder)
+        _require_one_label(folder, config.num_labels)
         model, loading = AutoModelForSequenceClassification.from_pretrained(
-            folder, output_loading_info=True, use_safetensors=True, **known
+            folder,
+            dtype="auto" if torch.cuda.is_available() else torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except ValueError as error:
         raise UsageError(
@@ -101,7 +99,15 @@ def _open_classifier(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "Pre
             f"The model in {folder} has no weights for {missing}, so its scores would be random. Set "
             "`preference_model` to a trained sequence classifier."
         )
-    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    model.config.pad_token_id = tokenizer.pad_token_id
+    for each in (model.config, model.config.get_text_config()):
+        each.pad_token_id = tokenizer.pad_token_id
     model.eval()
     return model
+
+
+def _require_one_label(folder: Path, labels: int) -> None:
+    if labels != 1:
+        raise UsageError(
+            f"The model in {folder} has {labels} labels, and a preference model has one. Set "
+            "`preference_model` to a sequence classifier trained on comparisons (num_labels: 1)."
+        )

@@ -38,6 +38,7 @@ MIXED = Path(__file__).with_name("mixed.jsonl")
         ("3×4÷2 = 6, \u0430 = b", {}),
         ("let `foo_bar(baz)` be\n```python\nreturn value\n```\ntrue ```unclosed code", {"en": 3}),
         ("\u03b1 + \u03b2\u03b3", {}),
+        ("``One for me,'' he says. ``And you?''", {"en": 7}),  # quotation marks in LaTeX
         # Latin letters: by what stands around
         ("So we get donc la somme est dix", {"en": 3, "fr": 5}),
         ("Zuerst berechnen wir die Summe", {"de": 5}),
