@@ -98,7 +98,8 @@ class Parsed:
     """Whether the thinking ended; true where none began."""
     well_formed: bool
     """Whether the whole text is `<think> … </think> [summary] <answer> … </answer>`, each tag once and only
-    the summary empty; or, where no thinking began, a text that is not empty and has no tags at all."""
+    the summary empty; or, where no thinking began, a text that is not empty and has no tags at all. What
+    reads like a tag, such as `</Think>`, is one too many."""
     tail: str = field(default="", compare=False)
     """All that follows the thinking, as it is; empty where that was not closed."""
 
@@ -122,13 +123,13 @@ def parse(text: str, opened: bool) -> Parsed:
     if thinking is None:
         bare = not any(tag in text for tag in TAGS)
         answer = marked_answer(tail) or (text.strip() if bare else None)
-        well_formed = bare and bool(text.strip())
+        well_formed = bool(text.strip()) and not _LIKE_A_TAG.search(text)
         return Parsed(None, "", answer or None, closed=True, well_formed=well_formed, tail=tail)
     if not closed:
         return Parsed(thinking, "", None, closed=False, well_formed=False)
-    summary = tail.partition(OPEN_ANSWER)[0].strip()
+    summary, answer = tail.partition(OPEN_ANSWER)[0].strip(), marked_answer(tail)
     whole = OPEN_THINK + text if opened else text
-    return Parsed(thinking, summary, marked_answer(tail), True, _well_formed(whole), tail)
+    return Parsed(thinking, summary, answer, True, answer is not None and _well_formed(whole), tail)
 
 
 def _split_thinking(text: str, opened: bool) -> tuple[str | None, bool, str]:
@@ -143,8 +144,12 @@ def _split_thinking(text: str, opened: bool) -> tuple[str | None, bool, str]:
     return (thinking.strip(), True, tail) if tag else (text.strip(), False, "")
 
 
+_LIKE_A_TAG: Final = re.compile(r"<\s{0,9}/?\s{0,9}(?:think|answer)\b[^<>]*>", re.IGNORECASE)
+"""A tag, and what a reader would take for one: `</Think>`, `< answer >`. Neither may stand in a part."""
+
+
 def _well_formed(whole: str) -> bool:
-    if any(whole.count(tag) != 1 for tag in TAGS):
+    if any(whole.count(tag) != 1 for tag in TAGS) or len(_LIKE_A_TAG.findall(whole)) != len(TAGS):
         return False
     parts, rest = [], whole
     for tag in TAGS:

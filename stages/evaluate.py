@@ -21,6 +21,7 @@ from r1pipe.tasks import AnyTask, Item, Task
 from r1pipe.tasks.countdown import CountdownSpec
 from r1pipe.train.determinism import derive_seed
 from r1pipe.train.text import open_tokenizer
+from r1pipe.verify.alarm import alarm, reasons_of
 
 if TYPE_CHECKING:
     from r1pipe.measure.samples import SampleRow
@@ -134,12 +135,25 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
                 scores[label][paper.set] = score(cast("list[SampleRow]", answers.of(paper)), paper.pass_at)
                 work.log(_log_row(exam, paper, scores[label][paper.set]))
     rows = [row for paper in exam.papers for row in answers.of(paper)]
+    undecided = _undecided(rows, work)
     folder = work.dir / "published"
     jsonl.write_shards(folder, rows)
     if exam.set_aside:
         jsonl.write_rows(folder / "set-aside.jsonl", exam.set_aside)
-    metrics = {"models": scores, "set_aside": len(exam.set_aside)}
+    metrics = {"models": scores, "set_aside": len(exam.set_aside), "undecided_reasons": undecided}
     return Outcome("dataset", folder, metrics, tokens=sum(row["tokens"] for row in rows))
+
+
+def _undecided(rows: Sequence[jsonl.Row], work: Work) -> dict[str, dict[str, int]]:
+    """How many verdicts of each set were undecided, by reason; said where there are too many."""
+    found: dict[str, dict[str, int]] = {}
+    for name in dict.fromkeys(row["set"] for row in rows):
+        of_set = [row for row in rows if row["set"] == name]
+        if reasons := reasons_of(of_set):
+            found[name] = dict(reasons)
+        if said := alarm(reasons, len(of_set)):
+            work.say(f"Set '{name}': {said}")
+    return found
 
 
 # --- What is asked

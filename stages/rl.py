@@ -1,26 +1,37 @@
-"""Reinforcement learning by GRPO, with rewards from rules."""
+"""Reinforcement learning by GRPO, with rewards from rules and from a preference model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field, model_validator
 
 from r1pipe import jsonl
-from r1pipe.errors import RunFailed, UsageError
+from r1pipe.errors import UsageError
 from r1pipe.measure.language import Language
 from r1pipe.prompting import Template, opens_thinking, parse
-from r1pipe.rewards import LanguageWhen, Reward, RewardInput, RewardName, make_rewards
+from r1pipe.rewards import (
+    AskedItem,
+    LanguageWhen,
+    Reward,
+    RewardInput,
+    RewardName,
+    check_rewards,
+    give,
+    make_rewards,
+)
 from r1pipe.rollout import Rollout
 from r1pipe.rollout.asking import ask
 from r1pipe.stage import NEUTRAL, CheckpointRef, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import Item, Task, TaskSpecs, mixture
+from r1pipe.tasks.base import judge_all
 from r1pipe.train.determinism import derive_seed, epochs_of
 from r1pipe.train.text import decode_completions
+from r1pipe.verify.alarm import Alarm
 from r1pipe.verify.verdict import Completion
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from r1pipe.train.grpo import Judgement, Prompt
 
@@ -44,9 +55,8 @@ _TRL_NAMES: Final = {
 }
 """GRPOConfig's options that the stage's own fields set."""
 
-
-_MISTAKES: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What a judge or a reward with a mistake in it raises."""
+ALARM_EVERY: Final = 50
+"""Generations after which it is said again that too many verdicts are undecided."""
 
 
 class Config(StageConfig):
@@ -61,11 +71,23 @@ class Config(StageConfig):
     template: Template = "r1-zero"
     """How a question becomes a prompt: `r1-zero` (the paper's, for a base), `chat` or `plain`."""
     rewards: dict[RewardName, float] = Field(default={"accuracy": 1.0, "format": 0.1}, min_length=1)
-    """The named rewards and the weight of each in the sum."""
+    """The named rewards and the weight of each in the sum. `accuracy`, `format`, `language` and `preference`
+    are from 0 to 1, `overlong` and `repetition` from -1 to 0."""
     language: Language = "en"
     """The language that the reward `language` asks the thinking to keep to."""
     language_when: LanguageWhen = "correct"
     """Whether the reward `language` is for right answers only (`correct`) or for all (`always`, as in R1)."""
+    overlong_buffer: int | None = Field(default=None, ge=1)
+    """Tokens before `max_new_tokens` over which the reward `overlong` falls from 0 to -1; a quarter of
+    `max_new_tokens` when it is not set."""
+    repetition_ngram: int = Field(default=4, ge=1)
+    """Words in a row that the reward `repetition` compares."""
+    preference_model: CheckpointRef | None = None
+    """The sequence classifier with one label that the reward `preference` asks; only with that reward."""
+    preference_batch: int = Field(default=16, ge=1)
+    """Answers that the preference model scores at once: less needs less memory."""
+    preference_max_tokens: int = Field(default=2048, ge=1)
+    """Tokens of question and answer that the preference model reads; what is longer is cut at its end."""
     group_size: int = Field(default=8, ge=2)
     """Completions per prompt; a completion's advantage is measured against its group."""
     prompts_per_step: int = Field(default=32, ge=1)
@@ -103,6 +125,21 @@ class Config(StageConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _rewards_are_whole(self) -> "Config":
+        if self.overlong_buffer is not None and self.overlong_buffer >= self.max_new_tokens:
+            raise ValueError(
+                f"overlong_buffer = {self.overlong_buffer} must be less than max_new_tokens = "
+                f"{self.max_new_tokens}; else every completion is punished"
+            )
+        if "preference" in self.rewards and self.preference_model is None:
+            raise ValueError("the reward `preference` needs `preference_model`: a sequence classifier")
+        if "preference" not in self.rewards and self.preference_model is not None:
+            raise ValueError(
+                "`preference_model` has no use without the reward `preference`; give it a weight in `rewards`"
+            )
+        return self
+
 
 def check(config: Config) -> list[str]:
     """Say what is wrong with the options passed through to the trainer."""
@@ -121,18 +158,21 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     from r1pipe.train import grpo, models
 
     model, tokenizer = models.open_model(inputs.one("model").path)
-    rewards = make_rewards(config.rewards, language=config.language, language_when=config.language_when)
+    rewards = _rewards(config, inputs, model)
     # An order of its own: traces of the problems that come first here would make of a later RL a repetition.
     seed = derive_seed(work.seed, "rl")
     asked = Asked(config, tokenizer, seed=seed, context=models.context_of(model))
     if asked.set_aside:
         work.say(f"Set aside as broken or too long for the context: {len(asked.set_aside)} of the prompts.")
+    weights = {str(name): weight for name, weight in config.rewards.items()}
+    for checked in check_rewards(asked.tried(), rewards, weights, config.language):
+        work.say(checked.sentence)
     trained = grpo.train(
         model,
         tokenizer,
         asked.prompts,
-        Judge(asked.items, tokenizer, rewards),
-        {str(name): weight for name, weight in config.rewards.items()},
+        Judge(asked.items, tokenizer, rewards, work.say),
+        weights,
         TransformersEngine(model, eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id),
         _options(config),
         work,
@@ -142,6 +182,29 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     jsonl.write_rows(folder / "prompts.jsonl", asked.rows())
     metrics = {**trained.metrics, "set_aside": len(asked.set_aside)}
     return Outcome("checkpoint", folder, metrics, tokens=trained.tokens)
+
+
+def _rewards(config: Config, inputs: Inputs, policy: "PreTrainedModel") -> dict[str, Reward]:
+    """The rewards that the recipe names, the preference model opened if one of them asks it."""
+    scorer = None
+    if config.preference_model is not None:
+        from r1pipe.train.preference import PreferenceModel
+
+        scorer = PreferenceModel(
+            inputs.one("preference_model").path,
+            batch=config.preference_batch,
+            max_tokens=config.preference_max_tokens,
+            device=lambda: policy.device,
+        )
+    return make_rewards(
+        config.rewards,
+        language=config.language,
+        language_when=config.language_when,
+        max_new_tokens=config.max_new_tokens,
+        overlong_buffer=config.overlong_buffer,
+        repetition_ngram=config.repetition_ngram,
+        scorer=scorer,
+    )
 
 
 def _options(config: Config) -> dict[str, Any]:
@@ -183,6 +246,13 @@ class Asked:
         self.items = [(question.task, question.item) for question in questions]
         self.prompts = [Prompt(row, each.prompt, each.token_ids) for row, each in enumerate(questions)]
 
+    def tried(self) -> list[AskedItem]:
+        """All items, as the check of the rewards wants them."""
+        return [
+            AskedItem(task, item, opens_thinking(prompt.text))
+            for (task, item), prompt in zip(self.items, self.prompts, strict=True)
+        ]
+
     def rows(self) -> list[dict[str, str]]:
         """What the policy was asked, in order, so that anybody can look for a problem in it."""
         return [{"task": task.name, "id": item.id, "question": item.question} for task, item in self.items]
@@ -196,31 +266,36 @@ class Judge:
         items: Sequence[tuple[Task, Item]],
         tokenizer: "PreTrainedTokenizerBase",
         rewards: Mapping[str, Reward],
+        say: Callable[[str], None],
     ) -> None:
+        """`say` is told when too many verdicts are undecided."""
         self.items = items
         self.tokenizer = tokenizer
         self.rewards = rewards
+        self.say = say
+        self.alarm = Alarm(ALARM_EVERY)
 
     def __call__(self, batch: "Sequence[tuple[Prompt, Rollout]]") -> "list[Judgement]":
         """Judge a generation batch, in order; raises `RunFailed` with the item that could not be."""
-        texts = decode_completions(self.tokenizer, [rollout.token_ids for _, rollout in batch])
-        return [
-            self._judge(prompt, rollout, text) for (prompt, rollout), text in zip(batch, texts, strict=True)
-        ]
-
-    def _judge(self, prompt: "Prompt", rollout: Rollout, text: str) -> "Judgement":
         from r1pipe.train.grpo import Judgement
 
-        task, item = self.items[prompt.row]
-        opened = opens_thinking(prompt.text)
-        completion = Completion(text, opened, rollout.finish == "length", len(rollout.token_ids))
-        try:
-            verdict = task.judge(item, completion)
-            given = RewardInput(item, completion, parse(text, opened), verdict)
-            rewards = {name: reward(given) for name, reward in self.rewards.items()}
-        except _MISTAKES as error:
-            raise RunFailed(
-                f"Judging item {item.id!r} of {task.name!r} failed with {type(error).__name__}: {error}. "
-                f"The completion was {text!r}. No reward was made up for it; the last checkpoint is kept."
-            ) from error
-        return Judgement(rewards, verdict.passed if verdict.decided else None)
+        given = self._judged(batch)
+        if said := self.alarm.hear([each.verdict for each in given]):
+            self.say(said)
+        return [
+            Judgement(rewards, each.verdict.passed if each.verdict.decided else None)
+            for each, rewards in zip(given, give(self.rewards, given), strict=True)
+        ]
+
+    def _judged(self, batch: "Sequence[tuple[Prompt, Rollout]]") -> list[RewardInput]:
+        texts = decode_completions(self.tokenizer, [rollout.token_ids for _, rollout in batch])
+        asked = [self.items[prompt.row] for prompt, _ in batch]
+        completions = [
+            Completion(text, opens_thinking(prompt.text), rollout.finish == "length", len(rollout.token_ids))
+            for (prompt, rollout), text in zip(batch, texts, strict=True)
+        ]
+        verdicts = judge_all([(*pair, each) for pair, each in zip(asked, completions, strict=True)])
+        return [
+            RewardInput(item, each, parse(each.text, each.opened), verdict)
+            for (_, item), each, verdict in zip(asked, completions, verdicts, strict=True)
+        ]

@@ -6,6 +6,7 @@ the journal does not hold whole, and ends with the same rows as one that was not
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -26,7 +27,9 @@ from r1pipe.stage import CheckpointRef, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import TaskSpecs, mixture
 from r1pipe.tasks.countdown import Countdown
 from r1pipe.train.determinism import derive_seed
+from r1pipe.verify.alarm import alarm, reasons_of
 from r1pipe.world.demonstrations import demonstrations
+from r1pipe.world.words import LANGUAGES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -96,6 +99,11 @@ class Config(StageConfig):
                 f"keep.language is {self.keep.language} and rewrite.language is {self.rewrite.language}: "
                 "nothing rewritten could be kept; set them alike"
             )
+        if self.solver and self.keep.language not in (None, *LANGUAGES):
+            raise ValueError(
+                f"keep.language is {self.keep.language}, and the solver writes {' or '.join(LANGUAGES)}; "
+                "set solver: 0, or another language"
+            )
         return self
 
 
@@ -115,15 +123,19 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
         )
     rows = Rows(config, writer.tokenizer, checkpoint.name)
     harvest = Harvest(config.keep, config.limit)
-    tokens = 0
+    tokens, undecided = 0, Counter[str]()
     for batch in Batches(config, asked.questions, writer, work):
-        accepted = harvest.add([rows.of(question, row, batch.seed) for question, row in batch.rows])
+        made = [rows.of(question, row, batch.seed) for question, row in batch.rows]
+        accepted = harvest.add(made)
+        undecided.update(reasons_of(made))
         tokens += batch.tokens
         if batch.seconds is not None:
             work.log(_log_row(batch, accepted, harvest))
         work.progress(batch.done, batch.total, "completions")
         if harvest.full():
             break
+    if said := alarm(undecided, harvest.generated):
+        work.say(said)
     chosen = harvest.chosen()
     if not chosen.kept:
         raise RunFailed(_none_kept(harvest.generated, chosen, work.dir / JOURNAL))
@@ -132,6 +144,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     metrics = {
         "prompts": -(-harvest.generated // config.samples),
         **_metrics(harvest, chosen),
+        "undecided_reasons": dict(undecided),
         "solver": len(solved),
         "set_aside": len(asked.set_aside),
     }

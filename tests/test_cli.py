@@ -27,7 +27,19 @@ HEAVY = {
     "numpy",
     "huggingface_hub",
 }
-COMMANDS = ["run", "plan", "recipes", "scores", "status", "lineage", "check", "report", "tasks", "verify", *VERBS]
+COMMANDS = [
+    "run",
+    "plan",
+    "recipes",
+    "scores",
+    "status",
+    "lineage",
+    "check",
+    "report",
+    "tasks",
+    "verify",
+    *VERBS,
+]
 
 
 def invoke(*arguments: str) -> Any:

@@ -1,5 +1,6 @@
 """Prompts, and the one parser of completions."""
 
+import re
 import time
 from typing import Any
 
@@ -155,6 +156,58 @@ def test_any_text_parses(text: str, opened: bool) -> None:
     assert not parsed.well_formed or parsed.answer
 
 
+PART = r"(?:(?!<\s*/?\s*(?:think|answer)\b[^<>]*>).)*"
+"""Text without tags."""
+FORM = re.compile(
+    rf"\s*<think>(?P<thinking>{PART})</think>{PART}<answer>(?P<answer>{PART})</answer>\s*",
+    re.DOTALL | re.IGNORECASE,
+)
+TAG_LIKE = ["<THINK>", "</Think>", "<answer >", "< /answer>", "<think a='b'>"]
+SOUP = st.lists(st.sampled_from([*TAGS, *TAGS, " ", "5", "so", "<", "\\boxed{}", *TAG_LIKE]), max_size=9)
+
+
+def nearly(parts: list[str]) -> str:
+    """Pieces put where a completion in the form could have them."""
+    before, thinking, summary, answer, after = (parts + [""] * 5)[:5]
+    return f"{before}<think>{thinking}</think>{summary}<answer>{answer}</answer>{after}"
+
+
+@given(st.one_of(SOUP.map("".join), SOUP.map(nearly)), st.booleans())
+def test_the_form_is_that_of_the_whole_text(text: str, opened: bool) -> None:
+    """A thought text is well formed exactly when one anchored pattern matches all of it, what the prompt
+    opened included: one thinking part and one answer part, neither empty, nothing before, nothing after, no
+    tag in another case or with spaces in it."""
+    parsed = parse(text, opened)
+    if parsed.thinking is None:
+        return
+    whole = f"<think>{text}" if opened else text
+    found = FORM.fullmatch(whole)
+    exact = found is not None and all(whole.count(tag) == 1 for tag in TAGS)
+    filled = exact and found is not None and found["thinking"].strip() and parsed.answer is not None
+    assert parsed.well_formed == bool(filled)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a </think> <answer> 5 </answer> <ANSWER> 6 </ANSWER>",
+        "a </THINK> </think> <answer> 5 </answer>",
+        "a < /think > </think> <answer> 5 </answer>",
+        "a </think> so <Answer> <answer> 5 </answer>",
+        "a </think> <answer> \\boxed{} </answer>",
+        "<answer> 5 </answer> a </think>",
+        "a <think> b </think> c </think> <answer> 5 </answer>",
+        "a </think> <answer> <answer> 5 </answer> </answer>",
+        "a </think> <answer> 5 </answer> a </think> <answer> 5 </answer>",
+    ],
+)
+def test_what_only_looks_like_the_form(text: str) -> None:
+    """Two thinking parts, two answers, an answer before the thinking, nested or misspelt tags, an empty
+    box."""
+    assert not parse(text, True).well_formed
+    assert not parse(f"<think> {text}", False).well_formed
+
+
 @given(
     st.text(alphabet="abc 123+=;\n", min_size=1).filter(str.strip),
     st.text(alphabet="abc 123\n"),
@@ -167,7 +220,9 @@ def test_well_formed_round_trip(thinking: str, summary: str, answer: str) -> Non
     assert parse(f"<think>{text}", False) == parse(text, True)
 
 
-@pytest.mark.parametrize("piece", ["\\boxed{", "</think>", "<answer>", "</answer>", "{", "#### "])
+@pytest.mark.parametrize(
+    "piece", ["\\boxed{", "</think>", "<think ", "<   ", "<answer>", "</answer>", "{", "#### "]
+)
 def test_long_text_parses_quickly(piece: str) -> None:
     """The cost grows with the length and not with its square: 100,000 tags take well under a second."""
     started = time.perf_counter()

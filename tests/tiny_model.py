@@ -51,6 +51,37 @@ def write_tiny(folder: Path) -> Path:
     return folder
 
 
+def write_classifier(folder: Path, *, labels: int = 1, pad: bool = True, chat: bool = True) -> Path:
+    """A random Llama that classifies, with the tiny world's tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    from r1pipe.world.tokenizer import build_tokenizer
+
+    tokenizer = build_tokenizer(64)
+    if not chat:
+        tokenizer.chat_template = None
+    if not pad:
+        tokenizer.pad_token = None
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        num_labels=labels,
+        pad_token_id=tokenizer.pad_token_id if pad else None,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.5,
+    )
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def workplace(folder: Path, seed: int = 0) -> tuple[Work, Ear]:
     """A stage's workplace; the same folder goes on where it was."""
     ear = Ear()

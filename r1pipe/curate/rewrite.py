@@ -6,15 +6,17 @@ For its cold start the paper took R1-Zero's outputs in a readable format and had
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from r1pipe.measure.language import Language, in_tiny_world
+from r1pipe.measure.language import in_tiny_world
 from r1pipe.measure.trace import read_trace
 from r1pipe.prompting import CLOSE_ANSWER, CLOSE_THINK, OPEN_ANSWER, OPEN_THINK, Parsed, parse
 from r1pipe.world.words import LANGUAGES, Role
 
+WorldLanguage = Literal["en", "zh"]
+"""The languages of the tiny world, the only ones that a rule can translate."""
 _VERDICTS: Final = ("yes", "no")
 
 
@@ -23,7 +25,7 @@ class Rewrite(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    language: Language = "en"
+    language: WorldLanguage = "en"
     """The language that words of the others are translated into, by what they do in a trace."""
     repeats: bool = False
     """Keep a failed attempt that had failed before; without it, it is dropped."""
@@ -79,7 +81,7 @@ def _passages(tokens: Sequence[str]) -> Iterator[list[str]]:
         yield passage
 
 
-def _translated(text: str, language: Language) -> str:
+def _translated(text: str, language: WorldLanguage) -> str:
     words = LANGUAGES[language]
     roles = _roles()
     return " ".join(words[roles[token]] if token in roles else token for token in text.split())

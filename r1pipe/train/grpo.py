@@ -259,10 +259,10 @@ class Policy(Guarded, GRPOTrainer):
         """The metrics of the steps since the last row."""
         spent, tokens = self.spent, self.tokens
         self.spent, self.tokens = dict.fromkeys(spent, 0.0), 0
-        rewards = {name: logs.get(f"rewards/{name}/mean") for name in self.reward_func_names}
         return {
             "reward": logs.get("reward"),
-            **rewards,
+            "reward_spread": logs.get("reward_std"),
+            **self._by_reward(logs),
             "accuracy": logs.get("accuracy"),
             "length": logs.get("completions/mean_length"),
             "truncated": logs.get("completions/clipped_ratio"),
@@ -278,6 +278,14 @@ class Policy(Guarded, GRPOTrainer):
             "seconds_reward": spent["reward"],
             "seconds_training": seconds - spent["generation"] - spent["reward"],
         }
+
+    def _by_reward(self, logs: Row) -> Row:
+        """Each reward's mean over a generation's completions and, as `<name>_spread`, its deviation."""
+        columns: Row = {}
+        for name in self.reward_func_names:
+            columns[name] = logs.get(f"rewards/{name}/mean")
+            columns[f"{name}_spread"] = logs.get(f"rewards/{name}/std")
+        return columns
 
     def keep(self, checkpoint: Path) -> None:
         """Put the reference model into a checkpoint, if it is no longer the one training began with."""

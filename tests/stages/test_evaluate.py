@@ -78,6 +78,17 @@ def test_all_are_asked_the_same(tiny: Path, tmp_path: Path) -> None:
     assert ear.rows[0]["pass_at_1"] == scores["pass_at_1"]
 
 
+def test_undecided_verdicts_are_told(tiny: Path, tmp_path: Path) -> None:
+    """A random model never ends: where that is undecided it is counted, and said by set."""
+    unsure = {**HELD_OUT, "task": {**HELD_OUT["task"], "truncated": "undecided"}}
+    sets = {"held-out": HELD_OUT, "unsure": unsure}
+    rows, metrics, ear = evaluated(tmp_path / "scores", tiny, models=["base"], sets=sets)
+    cut = sum(row["truncated"] for row in rows if row["set"] == "unsure")
+    assert cut > 0
+    assert metrics["undecided_reasons"] == {"unsure": {"truncated": cut}}
+    assert ear.said.startswith("Set 'unsure': Undecided verdicts: ") and ear.said.count("Undecided") == 1
+
+
 def test_another_evaluation_asks_the_same(tiny: Path, tmp_path: Path) -> None:
     """The rows of a model are the same in a stage of another name that asks it alone, so that a recipe may
     spread its models over several stages."""

@@ -1,6 +1,7 @@
 """The rl stage: from a recipe's words to a policy that `from_pretrained` opens."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,18 @@ import pytest
 from pydantic import ValidationError
 
 from r1pipe.errors import RunFailed, UsageError
-from r1pipe.rewards import make_rewards
+from r1pipe.rewards import REWARDS, RewardInput, make_rewards
+from r1pipe.rewards import each as each_alone
 from r1pipe.rollout import Rollout
-from r1pipe.tasks import Item, mixture, task_spec
+from r1pipe.stage import references
+from r1pipe.tasks import Item, Task, mixture, task_spec
+from r1pipe.tasks.rows import Rows
 from r1pipe.train.determinism import derive_seed
 from r1pipe.train.grpo import Prompt
+from r1pipe.verify.verdict import Verdict, failed
 from r1pipe.world.tokenizer import build_tokenizer
 from stages import rl
-from tests.tiny_model import inputs, workplace, write_tiny
+from tests.tiny_model import inputs, workplace, write_classifier, write_tiny
 
 SMALL = {
     "model": "base",
@@ -83,7 +88,10 @@ def test_what_cannot_be_asked_is_set_aside(tiny: Path, tmp_path: Path) -> None:
     work, ear = workplace(tmp_path / "zero")
     outcome = rl.run(config(task={"name": "jsonl", "path": str(path)}), inputs(model=tiny), work)
     assert outcome.metrics["set_aside"] == 2
-    assert ear.said == "Set aside as broken or too long for the context: 2 of the prompts."
+    assert ear.said == (
+        "Set aside as broken or too long for the context: 2 of the prompts. Check of 1 items of jsonl: right "
+        "answers 1 of 1 pass (reward 1.10), junk 0 of 4 (largest reward 0.10)."
+    )
     long, broken = map(json.loads, (outcome.path / "set-aside.jsonl").read_text().splitlines())
     assert long["reason"] == "the prompt has 64 tokens, and there is room for 48"
     assert (broken["line"], broken["row"]) == (3, '{"question": "copy')
@@ -121,13 +129,72 @@ def test_trainer_options_are_checked() -> None:
     assert said.startswith("trainer: GRPOConfig says: ")
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"overlong_buffer": 16}, "overlong_buffer = 16 must be less than max_new_tokens = 16"),
+        ({"rewards": {"preference": 1}}, "the reward `preference` needs `preference_model`"),
+        ({"preference_model": "judge"}, "`preference_model` has no use without the reward `preference`"),
+        ({"language": "tlh"}, "Input should be 'en', 'zh', 'es'"),
+    ],
+)
+def test_rewards_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
+    """Each says what is missing or too much, before anything runs."""
+    with pytest.raises(ValidationError, match=message):
+        config(**changes)
+
+
+def test_the_preference_model_is_an_input() -> None:
+    """It is named as any checkpoint is, so it is resolved, fingerprinted and recorded as a parent."""
+    made = config(rewards={"accuracy": 1, "preference": 0.5}, preference_model="judge")
+    assert [(each.role, each.kind, each.value) for each in references(made)] == [
+        ("model", "checkpoint", "base"),
+        ("preference_model", "checkpoint", "judge"),
+    ]
+    assert [each.role for each in references(config())] == ["model"]
+
+
+def test_every_reward_in_one_training(tiny: Path, tmp_path: Path) -> None:
+    """All six rewards are logged with mean and spread, each in its range, and the check tells what a right
+    answer earns of them."""
+    judge = write_classifier(tmp_path / "judge")
+    weights = dict.fromkeys(REWARDS, 1.0)
+    made = config(task="documents", rewards=weights, preference_model="judge", overlong_buffer=15)
+    work, ear = workplace(tmp_path / "r1")
+    outcome = rl.run(made, inputs(model=tiny, preference_model=judge), work)
+    row = ear.rows[-1]
+    assert -1 <= row["overlong"] <= 0 and -1 <= row["repetition"] <= 0 <= row["preference"] <= 1
+    assert row["preference_spread"] > 0 and row["reward_spread"] > 0
+    assert "language" not in row, "documents need no thinking"
+    assert set(outcome.metrics) >= {f"{name}_spread" for name in REWARDS if name != "language"}
+    assert ear.said.startswith("Check of 8 items of documents: right answers 8 of 8 pass (reward 2.")
+
+
+def test_rewards_that_cannot_be_trusted_stop_it(tiny: Path, tmp_path: Path) -> None:
+    """A file whose answers the chosen judge does not understand is found before anything is trained."""
+
+    class Blind(Rows):
+        def judge_answer(self, item: Item, answer: str) -> Verdict:
+            return failed("wrong answer")
+
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"question": "copy red", "answer": "red"}')
+    made = config(task={"name": "jsonl", "path": str(path)})
+    work, ear = workplace(tmp_path / "zero")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rows, "judge_answer", Blind.judge_answer)
+        with pytest.raises(UsageError, match=r"task 'jsonl' cannot be trusted.*Look at the task's `judge`"):
+            rl.run(made, inputs(model=tiny), work)
+    assert ear.rows == []
+
+
 def judge_of(text: str, truncated: bool = False, rule: str = "fail") -> Any:
     """What the judge says of one completion of the first countdown item, whose answer is `text` or the right
     one."""
     tokenizer = build_tokenizer(64)
     pairs = mixture([task_spec({"name": "countdown", "truncated": rule})], 1, 0)
     rewards = make_rewards(["accuracy", "format"], language="en")
-    judge = rl.Judge(pairs, tokenizer, rewards)
+    judge = rl.Judge(pairs, tokenizer, rewards, print)
     ids = tokenizer(text)["input_ids"] + ([] if truncated else [tokenizer.eos_token_id])
     rollout = Rollout(ids, "length" if truncated else "stop")
     return judge([(Prompt(0, "nums <think>", [1]), rollout)])[0]
@@ -149,15 +216,49 @@ def test_an_undecided_verdict_is_no_reward() -> None:
     assert (cut.rewards, cut.passed) == ({"accuracy": None, "format": None}, None)
 
 
+class Broken(Task):
+    """A task whose judge has a mistake in it."""
+
+    name = "broken"
+
+    def items(self, split: str, count: int | None, seed: int) -> list[Item]:
+        raise NotImplementedError
+
+    def judge_answer(self, item: Item, answer: str) -> Verdict:
+        raise ZeroDivisionError("division by zero")
+
+
 def test_a_mistake_in_a_judge_names_the_item() -> None:
     """The run ends with the item and the completion that did it."""
-
-    class Broken:
-        name = "broken"
-
-        def judge(self, item: Item, completion: Any) -> None:
-            raise ZeroDivisionError("division by zero")
-
-    judge = rl.Judge([(Broken(), Item("item-7", "q", None))], build_tokenizer(64), {})  # type: ignore[list-item]
+    judge = rl.Judge([(Broken(), Item("item-7", "q", None))], build_tokenizer(64), {}, print)
     with pytest.raises(RunFailed, match=r"item 'item-7' of 'broken' failed with ZeroDivisionError"):
         judge([(Prompt(0, "q", [1]), Rollout([20, 1], "stop"))])
+
+
+def test_a_mistake_in_a_reward_names_the_item() -> None:
+    """Every reward is asked once about a whole generation; what it raises ends the run with the item."""
+    asked: list[int] = []
+
+    def fine(batch: Sequence[RewardInput]) -> list[float | None]:
+        asked.append(len(batch))
+        return [0.5] * len(batch)
+
+    pairs = mixture([task_spec("documents")], 2, 0)
+    batch = [(Prompt(row, "q", [1]), Rollout([20 + row, 1], "stop")) for row in (0, 1, 0, 1)]
+    judgements = rl.Judge(pairs, build_tokenizer(64), {"fine": fine}, print)(batch)
+    assert asked == [4] and [each.rewards for each in judgements] == [{"fine": 0.5}] * 4
+    spoilt = each_alone(lambda given: 1.0 if given.item.id == pairs[0][1].id else float("nan"))
+    with pytest.raises(RunFailed, match=f"'mine' gave nan. The item was '{pairs[1][1].id}'"):
+        rl.Judge(pairs, build_tokenizer(64), {"mine": spoilt}, print)(batch)
+
+
+def test_too_many_undecided_verdicts_are_said() -> None:
+    """Generations of 128 completions, all cut off: after two of them it is said, and not at each one."""
+    said: list[str] = []
+    spec = task_spec({"name": "countdown", "truncated": "undecided"})
+    judge = rl.Judge(mixture([spec], 1, 0), build_tokenizer(64), {}, said.append)
+    batch = [(Prompt(0, "q", [1]), Rollout([20], "length"))] * 128
+    for _ in range(5):
+        assert [judgement.passed for judgement in judge(batch)] == [None] * 128
+    assert len(said) == 1
+    assert said[0].startswith("Undecided verdicts: 100 % of the last 256 completions (100 % truncated). ")

@@ -101,8 +101,10 @@ def test_the_counts_add_up(tiny: Path, tmp_path: Path, monkeypatch: pytest.Monke
         "undecided": 0,
         "rewritten": 0,
         "solver": 0,
+        "undecided_reasons": {},
         "set_aside": 0,
     }
+    assert ear.said == ""
     kept = list(jsonl.iter_rows(outcome.path))
     assert {row["source"] for row in kept} == {"model"} and len({row["problem_id"] for row in kept}) == 4
     assert all(row["completion"] == solve(row["question"]) for row in kept)
@@ -121,6 +123,16 @@ def test_the_counts_add_up(tiny: Path, tmp_path: Path, monkeypatch: pytest.Monke
         (2, 12, 3),
         (3, 16, 4),
     ]
+
+
+def test_undecided_verdicts_are_told(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of four completions is cut off and the task leaves those undecided: counted by reason, and said."""
+    scripted(monkeypatch, four_ways)
+    task = {"name": "countdown", "truncated": "undecided"}
+    outcome, ear = run(tiny, tmp_path / "traces", samples=4, task=task)
+    assert outcome.metrics["undecided"] == 4
+    assert outcome.metrics["undecided_reasons"] == {"truncated": 4}
+    assert ear.said.startswith("Undecided verdicts: 25 % of 16 completions (25 % truncated). ")
 
 
 def test_a_data_set_holds_the_kept_rows_alone(
@@ -348,10 +360,12 @@ def test_long_prompts_are_set_aside(tiny: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"answers": "gold"}, "task 'countdown' asks for it, set answers: model"),
+        ({"answers": "gold"}, "task 'countdown' asks for more, set answers: model"),
         ({"answers": "gold", "task": {"name": "jsonl", "path": "a"}}, "set reasoning: false"),
         ({"answers": "gold", "task": "documents", "samples": 2}, "one answer to a prompt, samples is 2"),
         ({"keep": {"language": "zh"}, "rewrite": {}}, "keep.language is zh and rewrite.language is en"),
+        ({"keep": {"language": "fr"}, "solver": 1}, "keep.language is fr, and the solver writes en or zh"),
+        ({"rewrite": {"language": "fr"}}, "'en' or 'zh'"),
         ({"keep": {"corect": True}}, "corect"),
         ({"top_p": 0}, "greater than 0"),
         ({"limit": 0}, "greater than or equal to 1"),

@@ -12,7 +12,6 @@ from r1pipe.errors import UsageError
 from r1pipe.tasks import own, task_spec
 from r1pipe.verify.verdict import Completion
 
-
 DOCS = Path(__file__).parents[2] / "docs" / "tasks.md"
 
 

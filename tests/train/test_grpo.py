@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import pytest
@@ -355,5 +356,10 @@ def test_the_row_adds_up(tiny: Path, tmp_path: Path) -> None:
     assert row["truncated"] == sum(rollout.finish == "length" for rollout in seen) / 8
     assert row["even"] == row["accuracy"] == sum(length % 2 == 0 for length in lengths) / 8
     assert row["reward"] == pytest.approx(row["even"] + 0.5 * row["varied"], rel=1e-5)
+    judged = [one.rewards for one in parity([(Prompt(0, "", []), rollout) for rollout in seen])]
+    for name in ("even", "varied"):
+        assert row[f"{name}_spread"] == pytest.approx(stdev(one[name] or 0.0 for one in judged), rel=1e-4)
+    totals = [(one["even"] or 0.0) + 0.5 * (one["varied"] or 0.0) for one in judged]
+    assert row["reward_spread"] == pytest.approx(stdev(totals), rel=1e-4)
     seconds = sum(row[f"seconds_{part}"] for part in ("generation", "reward", "training"))
     assert sum(lengths) / row["tokens_per_second"] == pytest.approx(seconds, rel=1e-4)
