@@ -1,7 +1,7 @@
 """How a question becomes a prompt, and the one parser of what comes back."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from r1pipe.errors import UsageError
@@ -99,6 +99,8 @@ class Parsed:
     well_formed: bool
     """Whether the whole text is `<think> … </think> [summary] <answer> … </answer>`, each tag once and only
     the summary empty; or, where no thinking began, a text that is not empty and has no tags at all."""
+    tail: str = field(default="", compare=False)
+    """All that follows the thinking, as it stands; empty while that has not ended."""
 
     def fits(self, reasoning: bool) -> bool:
         """Whether it is well formed in the way its question asks for: with thinking, or without."""
@@ -120,12 +122,14 @@ def parse(text: str, opened: bool) -> Parsed:
     if thinking is None:
         bare = not any(tag in text for tag in TAGS)
         answer = marked_answer(tail) or (text.strip() if bare else None)
-        return Parsed(None, "", answer or None, closed=True, well_formed=bare and bool(text.strip()))
+        good = bare and bool(text.strip())
+        return Parsed(None, "", answer or None, closed=True, well_formed=good, tail=tail)
     if not closed:
         return Parsed(thinking, "", None, closed=False, well_formed=False)
     summary = tail.partition(OPEN_ANSWER)[0].strip()
     whole = OPEN_THINK + text if opened else text
-    return Parsed(thinking, summary, marked_answer(tail), closed=True, well_formed=_well_formed(whole))
+    good = _well_formed(whole)
+    return Parsed(thinking, summary, marked_answer(tail), closed=True, well_formed=good, tail=tail)
 
 
 def _split_thinking(text: str, opened: bool) -> tuple[str | None, bool, str]:
