@@ -161,7 +161,7 @@ class Peer:
         return self._encode_other(value, kind)
 
     def _encode_other(self, value: Any, kind: type) -> Any:
-        if kind is type and _TYPES.get(value.__name__) is value:
+        if isinstance(value, type) and _TYPES.get(value.__name__) is value:
             return ["type", value.__name__]
         full_name = f"{kind.__module__}.{kind.__qualname__}"
         if full_name in _TEXTUAL:

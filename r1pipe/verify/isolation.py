@@ -42,6 +42,8 @@ class Limits:
     files_mb: int = 16
     """Size of one file, and with bubblewrap of all files together, MiB."""
     threads: int = 64
+    files: int = 1000
+    """Files that bubblewrap keeps in memory: each takes a kilobyte that no size counts."""
 
     @property
     def resources(self) -> dict[str, int]:

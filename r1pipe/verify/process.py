@@ -23,6 +23,7 @@ from r1pipe.verify import channel, inside
 from r1pipe.verify.isolation import ENVIRONMENT, Isolation, Limits, bubblewrap
 from r1pipe.verify.seccomp import program_filter
 
+_KILL_TRIES, _KILL_SECONDS = 10, 0.05
 _PIECE: Final = 1 << 16  # bytes read at once
 _KEPT: Final = 1 << 16  # bytes kept of what only trusted code writes
 _BOOT: Final = """
@@ -45,6 +46,7 @@ class End(StrEnum):
     OUT_OF_MEMORY = "out of memory"
     TOO_MUCH_OUTPUT = "too much output"
     TOO_MANY_THREADS = "too many threads"
+    TOO_MANY_FILES = "too many files"
     CRASHED = "crashed"
     """By a signal that it brought upon itself, such as a segmentation fault."""
     STOPPED = "stopped"
@@ -138,10 +140,12 @@ class Process:
         return True
 
     def look(self) -> None:
-        """See that it has not too many threads."""
+        """See that it keeps to those limits that the kernel does not know."""
         for pid in self._members() if self.started and not self.ended else ():
             if _threads(pid) > self._limits.threads:
                 self.verdict = self.verdict or End.TOO_MANY_THREADS
+            elif self._wrapped and _files(pid) > self._limits.files:
+                self.verdict = self.verdict or End.TOO_MANY_FILES
 
     def stop(self) -> None:
         """End it if it has not ended, and give back all that it held."""
@@ -242,16 +246,18 @@ class Process:
 
     def _kill(self) -> None:
         """Kill the program first: bubblewrap ends after it, so when that is gone, everything is."""
-        for pid in self._members() if self._wrapped else ():
-            with contextlib.suppress(ProcessLookupError):
-                handle = os.pidfd_open(pid)
-                try:
-                    if pid in self._members():  # the handle is of this child, and of none with its number
-                        signal.pidfd_send_signal(handle, signal.SIGKILL)
-                finally:
-                    os.close(handle)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(1 if self._wrapped and not self.ended else 0)
+        for _ in range(_KILL_TRIES if self._wrapped else 0):
+            for pid in self._members():
+                with contextlib.suppress(ProcessLookupError):
+                    handle = os.pidfd_open(pid)
+                    try:
+                        if pid in self._members():  # the handle is of this child, and of none with its number
+                            signal.pidfd_send_signal(handle, signal.SIGKILL)
+                    finally:
+                        os.close(handle)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_KILL_SECONDS)
+                return
         self._process.kill()
         self._process.wait()
 
@@ -308,3 +314,12 @@ def _threads(pid: int) -> int:
     except OSError:
         return 0
     return int(found[1]) if found else 0
+
+
+def _files(pid: int) -> int:
+    """How many files there are in the /tmp that a process sees."""
+    try:
+        found = os.statvfs(f"/proc/{pid}/root/tmp")
+    except OSError:
+        return 0
+    return found.f_files - found.f_ffree

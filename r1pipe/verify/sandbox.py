@@ -12,6 +12,7 @@ place, so a busy machine takes nothing of it; what fails until then is the sandb
 with this process, even if that is killed.
 """
 
+import platform
 import selectors
 import time
 from collections.abc import Sequence
@@ -26,7 +27,13 @@ START_SECONDS: Final = 60.0
 """For a sandbox to be set up; it takes 30 ms, and on a busy machine it has taken seconds."""
 _GRACE: Final = 0.2  # seconds for the other processes to end by themselves after the first
 _LOOK_EVERY: Final = 0.1  # seconds between two looks at the number of threads
-
+_PROBE: Final = """
+import os
+try:
+    os.fork()
+except PermissionError:
+    print(6 * int(input()))
+"""
 _NO_SANDBOX: Final = {
     "bubblewrap": "User namespaces must be allowed: in docker by --security-opt seccomp=unconfined, on "
     "Ubuntu by sysctl kernel.apparmor_restrict_unprivileged_userns=0; and bubblewrap has to be 0.7 or newer. "
@@ -49,12 +56,14 @@ def run_python(
 
 @cache
 def check_sandbox(isolation: Isolation) -> None:
-    """Make sure, once in a process, that a program can be run and says what it should.
+    """Make sure, once in a process, that a program can be run, and cannot start another one.
 
     Raises:
         EnvironmentUnfit: it cannot; the message says what to install or to change.
     """
-    job = Job("program", {"source": "print(6 * int(input()))"}, Limits(seconds=START_SECONDS), b"7\n")
+    if platform.system() != "Linux":
+        raise EnvironmentUnfit("Programs can be run on Linux only; judge code there, or in a container.")
+    job = Job("program", {"source": _PROBE}, Limits(seconds=START_SECONDS), b"7\n")
     (ran,) = run_jobs([job], isolation)
     if (ran.end, ran.stdout) != (End.FINISHED, b"42\n"):
         said = (ran.detail or ran.stderr.decode(errors="replace")).strip() or str(ran.end)
