@@ -22,7 +22,7 @@ from r1pipe.tasks.judges import ChoiceJudge, RowJudge, TextJudge, TextRule, diff
 from r1pipe.tasks.logic import LogicJudge
 from r1pipe.tasks.source import Located, read_hub, read_path
 from r1pipe.tasks.spec import TaskSpec
-from r1pipe.verify.sandbox import Isolation
+from r1pipe.verify.isolation import Isolation
 from r1pipe.verify.verdict import Verdict
 
 JudgeName = Literal["exact", "number", "math", "choice", "logic", "code", "countdown"]
