@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from r1pipe.artifact import Artifact, Lineage
 
 _ON_TERMINAL = ("mean_tokens", "truncated", "attempts", "reflection", "language_consistency")
-_MOST_EXAMPLE = 160
+_MOST_EXAMPLE = 90
 _MOST_TEXT = 420
 """Characters of a completion beside others on a terminal."""
 
@@ -169,10 +169,13 @@ def recipes_table(recipes: Mapping[str, Sequence[str]]) -> Table:
 
 def tasks_table(tasks: Sequence[Mapping[str, Any]]) -> Table:
     """Every task, what it is about, and an example."""
-    examples = [shortened(" ".join(task["question"].split()), _MOST_EXAMPLE) for task in tasks]
     rows = [
-        [task["name"], task["about"], example, task["answer"]]
-        for task, example in zip(tasks, examples, strict=True)
+        [
+            task["name"],
+            task["about"],
+            *(shortened(" ".join(task[key].split()), _MOST_EXAMPLE) for key in ("question", "answer")),
+        ]
+        for task in tasks
     ]
     return Table(["task", "what it asks", "for example", "a right answer"], rows, left=4)
 
