@@ -26,7 +26,7 @@ from r1pipe.verify.alarm import alarm, reasons_of
 if TYPE_CHECKING:
     from r1pipe.measure.samples import SampleRow
 
-VERSION = 2
+VERSION = 3
 SUMMARY = "Score models on the same problems: how often they are right, and how they think."
 
 

@@ -34,7 +34,7 @@ from r1pipe.world.words import LANGUAGES
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-VERSION = 2
+VERSION = 3
 SUMMARY = "Sample completions from a model, judge each, and keep the good ones as data."
 
 
