@@ -74,7 +74,7 @@ class Ran:
     @property
     def raised(self) -> str | None:
         """The name of the error that the program died of, read off the end of its stderr."""
-        if self.exit_code in (0, None):
+        if self.exit_code != 1 or b"Traceback (most recent call last)" not in self.stderr:
             return None
         last = self.stderr.decode(errors="replace").rstrip().rpartition("\n")[2]
         found = re.match(r"(?:\w+\.)*(\w+)(?::|$)", last)
