@@ -48,7 +48,8 @@ def _raise(kind: str) -> None:
         def __str__(self) -> str:
             raise ValueError
 
-    raise {"odd": Odd("x"), "value": ValueError("no"), "unicode": UnicodeDecodeError("a", b"", 0, 1, "b")}[kind]
+    no_text = UnicodeDecodeError("ascii", b"", 0, 1, "x")
+    raise {"odd": Odd("x"), "value": ValueError("no"), "unicode": no_text}[kind]
 
 
 PROGRAM: dict[str, Any] = {
@@ -164,11 +165,11 @@ def test_an_object_stays_where_it_is(names: dict[str, Any]) -> None:
     assert bool(node) and len(node) == 3 and node[1] == 2
     assert names["same"](node) is node
     with pytest.raises(AttributeError):
-        node.missing
+        _ = node.missing
     with pytest.raises(AttributeError):
-        node.__deepcopy__
+        _ = node.__deepcopy__
     with pytest.raises(IndexError):
-        node[7]
+        _ = node[7]
     assert list(names["count"](3)) == [0, 1, 2]
     with pytest.raises(TypeError):
         iter(names["same"]).__next__()
@@ -203,7 +204,7 @@ def test_functions_can_be_given(names: dict[str, Any]) -> None:
 
 def test_errors_arrive_as_the_nearest_built_in(names: dict[str, Any]) -> None:
     """A class of the program's own is one that we know; its text may fail."""
-    with pytest.raises(ValueError, match="^no$"):
+    with pytest.raises(ValueError, match=r"^no$"):
         names["fail"]("value")
     with pytest.raises(KeyError):
         names["fail"]("odd")

@@ -1,5 +1,6 @@
 """What runs inside the sandbox, run here: the roles and the order in which things are put in place."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -26,10 +27,8 @@ def report() -> Iterator[tuple[int, int]]:
     reading, writing = os.pipe()
     yield reading, writing
     for descriptor in (reading, writing):
-        try:
+        with contextlib.suppress(OSError):
             os.close(descriptor)
-        except OSError:
-            pass
 
 
 @pytest.fixture(autouse=True)
@@ -61,10 +60,8 @@ def _tests(report: int, source: str, tests: list[str], prelude: str = "") -> Non
 
 
 def _offer(job: dict[str, Any]) -> None:
-    try:
+    with contextlib.suppress(Exit, Lost):
         inside.offer_program(job)
-    except (Exit, Lost):
-        pass
 
 
 @pytest.mark.parametrize(
@@ -79,9 +76,7 @@ def _offer(job: dict[str, Any]) -> None:
         ("def f(x)", ["assert f(3) == 9"], "", "raised SyntaxError"),
     ],
 )
-def test_tests(
-    report: tuple[int, int], source: str, tests: list[str], prelude: str, reason: str
-) -> None:
+def test_tests(report: tuple[int, int], source: str, tests: list[str], prelude: str, reason: str) -> None:
     """All of them have to pass, and the reason says what came in between."""
     _tests(report[1], source, tests, prelude)
     assert json.loads(os.read(report[0], 1000)) == {"reason": reason}
@@ -94,10 +89,10 @@ def test_limits_come_before_foreign_code(
     order: list[Any] = []
     monkeypatch.setattr(inside, "limit", lambda limits: order.append(limits))
     monkeypatch.setattr(inside, "confine", lambda rules, parent: order.append((rules, parent)))
-    source = "import sys; print(__name__, sys.argv)"
-    job = {"role": "program", "limits": {"RLIMIT_CORE": 0}, "confine": "0102", "parent": 7, "report": report[1]}
-    inside.main({**job, "source": source})
-    assert order == [{"RLIMIT_CORE": 0}, (b"\x01\x02", 7)]
+    limits = {"RLIMIT_CORE": 0}
+    job = {"role": "program", "limits": limits, "confine": "0102", "parent": 7, "report": report[1]}
+    inside.main({**job, "source": "import sys; print(__name__, sys.argv)"})
+    assert order == [limits, (b"\x01\x02", 7)]
     assert os.read(report[0], 1000) == inside.STARTED
     assert os.read(report[0], 1000) == b""  # closed before the program ran
     assert capsys.readouterr().out == "__main__ ['main.py']\n"
