@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from r1pipe.prompting import CLOSE_ANSWER, OPEN_ANSWER, Parsed
 from r1pipe.tasks.base import Item
-from r1pipe.tasks.exercises import Unusable, reads_as_python, gold_of, whole, worded
+from r1pipe.tasks.exercises import Unusable, gold_of, reads_as_python, whole, worded
 from r1pipe.verify.isolation import Isolation, Limits
 from r1pipe.verify.programs import FunctionTests, PairTests, judge_program
 from r1pipe.verify.verdict import Verdict

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1pipe.tasks.exercises import Unusable, reads_as_python, gold_of, try_parse, whole, worded
+from r1pipe.tasks.exercises import Unusable, gold_of, reads_as_python, try_parse, whole, worded
 
 HUMANEVAL = {
     "prompt": 'import math\n\ndef half(x):\n    return x // 2\n\ndef f(x):\n    """Twice x."""\n',
