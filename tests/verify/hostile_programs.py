@@ -550,7 +550,7 @@ CHEATS: dict[str, str | tuple[str, list[str]]] = {
     "a message that fills the memory": """
         import os
         def f(x):
-            line = b'["value", [["list"' + b',["list"]' * 1_700_000 + b'], []]]\\n'
+            line = b'["value", [["list"' + b',["list"]' * 1_000_000 + b'], []]]\\n'
             for fd in range(3, 64):
                 try:
                     while line:
@@ -691,11 +691,9 @@ CHEATS: dict[str, str | tuple[str, list[str]]] = {
         def f(x):
             for folder in ("/tmp", "/proc/self/fd", os.getcwd()):
                 for name in os.listdir(folder):
-                    try:
-                        if "== 9" in open(os.path.join(folder, name), errors="replace").read(10_000):
-                            return 9
-                    except OSError:
-                        pass
+                    path = os.path.join(folder, name)
+                    if os.path.isfile(path) and "== 9" in open(path, errors="replace").read(10_000):
+                        return 9
     """,
     "the tests' memory": """
         import os

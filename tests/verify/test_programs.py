@@ -12,7 +12,8 @@ from r1pipe.verify.programs import FunctionTests, PairTests, judge_program, same
 from r1pipe.verify.verdict import Mark, Verdict, failed, passed, undecided
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
-SHORT = Limits(seconds=1.0, memory_mb=256)
+LIMITS = Limits(seconds=20.0, memory_mb=256)
+SHORT = Limits(seconds=0.7, memory_mb=256)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,8 @@ SHORT = Limits(seconds=1.0, memory_mb=256)
 )
 def test_pairs(program: str, verdict: Verdict) -> None:
     """The whole output counts, for every input, each in a process of its own."""
-    assert judge_program(program, PairTests([("1\n", "2"), ("3\n", "6\n")]), limits=SHORT) == verdict
+    limits = SHORT if verdict.reason == "timed out" else LIMITS
+    assert judge_program(program, PairTests([("1\n", "2"), ("3\n", "6\n")]), limits=limits) == verdict
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,8 @@ def test_all_pairs_have_a_deadline_together(monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_functions(program: str, tests: list[str], verdict: Verdict) -> None:
     """The tests call what they name, with the same results as in one process."""
-    assert judge_program(program, FunctionTests(["f"], tests), limits=SHORT) == verdict
+    limits = SHORT if verdict.reason == "timed out" else LIMITS
+    assert judge_program(program, FunctionTests(["f"], tests), limits=limits) == verdict
 
 
 def test_without_isolation_by_name() -> None:

@@ -23,7 +23,7 @@ from r1pipe.verify.process import End, Job, Ran
 from r1pipe.verify.sandbox import check_sandbox, run_jobs, run_python
 
 ROOT = Path(__file__).parents[2]
-SHORT = Limits(seconds=1.0, memory_mb=256)
+SHORT = Limits(seconds=0.7, memory_mb=256)
 SLEEPER = "import ctypes, time; ctypes.CDLL(None).prctl(15, b'sleeper'); time.sleep(60)"
 
 
@@ -82,7 +82,8 @@ def test_ends(
     isolation: Isolation, source: str, end: End | None, code: int | None, raised: str | None
 ) -> None:
     """Each way to end is told apart."""
-    ran = run_python(source, limits=SHORT, isolation=isolation)
+    limits = SHORT if end is End.TIMED_OUT else Limits(seconds=20, memory_mb=256)
+    ran = run_python(source, limits=limits, isolation=isolation)
     assert ran.raised == raised
     if end is None:  # by a shell's custom bubblewrap tells signals by a code above 128
         assert ran.end in (End.FINISHED, End.CRASHED)
@@ -265,7 +266,7 @@ def test_the_others_end_after_the_first(isolation: Isolation) -> None:
     """Once the first process has ended, the rest has a moment, and is stopped."""
     check_sandbox(isolation)
     jobs = [
-        Job("program", {"source": "print(1)"}, Limits()),
+        Job("program", {"source": "print(1)"}, Limits(seconds=60)),
         Job("program", {"source": "import time; time.sleep(60)"}, Limits()),
     ]
     first, second = run_jobs(jobs, isolation)
