@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1pipe.tasks.exercises import Unusable, gold_of, reads_as_python, try_parse, whole, worded
@@ -217,6 +217,7 @@ def test_texts_beyond_the_parser(text: str) -> None:
     assert try_parse(text) is None
 
 
+@settings(max_examples=50)
 @given(
     st.dictionaries(
         st.sampled_from(["test", "entry_point", "prompt", "test_list", "tests", "inputs", "outputs", "code",

@@ -23,7 +23,7 @@ from r1pipe.verify.sandbox import check_sandbox, run_python
 from r1pipe.verify.verdict import Mark, Verdict
 from tests.verify.hostile_programs import CHEATS, SCRIPTS, SQUARES, cheat, honest, script
 
-LIMITS = Limits(seconds=0.7, memory_mb=256, files_mb=16)
+LIMITS = Limits(seconds=0.5, memory_mb=256, files_mb=16)
 LONGER = replace(LIMITS, seconds=30.0)
 ENDLESS = {
     "nothing more to say", "questions instead of answers", "an endless call", "an endless beginning",

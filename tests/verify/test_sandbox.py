@@ -275,6 +275,40 @@ def test_the_others_end_after_the_first(isolation: Isolation) -> None:
     assert second.seconds < 30
 
 
+class _Fake:
+    """A process that ends at once, or starts when it is looked at and never ends."""
+
+    def __init__(self, ends: bool) -> None:
+        self.handle, self._other = os.pipe()
+        self.streams: list[process.Stream] = []
+        self.verdict: End | None = None
+        self.ended = self.started = False
+        if ends:
+            os.write(self._other, b"x")
+
+    def ready(self) -> bool:
+        self.ended = True
+        return True
+
+    def look(self) -> None:
+        self.started = True
+
+    def close(self) -> None:
+        os.close(self.handle)
+        os.close(self._other)
+
+
+def test_who_starts_late_gets_no_time_of_his_own() -> None:
+    """Once the first has ended, a process that has only just started is not waited for."""
+    fakes = [_Fake(ends=True), _Fake(ends=False)]
+    begun = time.monotonic()
+    sandbox._attend(fakes, seconds=60)  # type: ignore[arg-type]
+    assert time.monotonic() - begun < 30
+    assert [fake.verdict for fake in fakes] == [None, None]
+    for fake in fakes:
+        fake.close()
+
+
 def test_what_a_process_died_of() -> None:
     """The last line of the traceback names it, whatever the message holds."""
     told = b"Traceback (most recent call last):\n  ...\nValueError: a: b\n"
