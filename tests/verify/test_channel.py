@@ -109,7 +109,7 @@ values = st.recursive(
 
 
 @given(values)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_data_arrives_as_it_is(names: dict[str, Any], value: Any) -> None:
     """There and back again, with the same types at every depth."""
     back = names["same"](value)
