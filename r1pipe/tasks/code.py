@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 
 from r1pipe.prompting import CLOSE_ANSWER, OPEN_ANSWER, Parsed
 from r1pipe.tasks.base import Item
-from r1pipe.tasks.exercises import Unusable, reads_as_python, tests_of, whole, worded
+from r1pipe.tasks.exercises import Unusable, gold_of, reads_as_python, whole, worded
 from r1pipe.tasks.judges import Plain
 from r1pipe.verify.isolation import Isolation, Limits
 from r1pipe.verify.programs import FunctionTests, PairTests, judge_program
@@ -37,7 +37,7 @@ class CodeJudge(Plain):
         if asked is None:
             return f"no text under {' or '.join(QUESTION_COLUMNS)}"
         try:
-            gold = tests_of(row)
+            gold = gold_of(row)
         except Unusable as why:
             return str(why)
         return Item("", worded(asked.strip("\r\n"), gold), gold)

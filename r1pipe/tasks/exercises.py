@@ -32,7 +32,7 @@ class Unusable(ValueError):
     """Why a row cannot be asked."""
 
 
-def tests_of(row: Mapping[str, Any]) -> dict[str, Any]:
+def gold_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """What is needed to judge an answer, as JSON: `pairs`, or `names`, `tests` and `prelude`.
 
     `before` is what the program continues, `parameters` and `method` what the question has to tell, and
@@ -296,5 +296,7 @@ def _parameters(count: int | None) -> str:
 def _bodies(head: str, body: str) -> Sequence[str]:
     """A function's head with what may be its body: as it stands, or with the indentation that was lost."""
     body = body.strip("\n")
-    lost = "    " + body.lstrip()  # stripping a text takes the indentation of its first line
-    return [head + each for each in (body, lost, textwrap.indent(textwrap.dedent(body), "    "))]
+    indented = textwrap.indent(textwrap.dedent(body), "    ")
+    if body[:1].isspace():
+        return [head + body, head + indented]
+    return [head + indented, f"{head}    {body}"]  # a text that was stripped lost that of its first line

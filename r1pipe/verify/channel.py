@@ -11,7 +11,6 @@ there. What a call does to a list, dictionary, set or bytearray that it was give
 """
 
 import builtins
-import importlib
 import json
 import os
 from collections import deque
@@ -277,6 +276,8 @@ class Remote:
 
 
 def _read_textual(name: str, text: str) -> Any:
+    import importlib  # late, as every start waits for what is imported above, and few need this
+
     module, _, kind = name.rpartition(".")
     reader = getattr(importlib.import_module(module), kind)
     method = _TEXTUAL[name][1]

@@ -110,7 +110,10 @@ def _test(peer: Peer, job: Mapping[str, Any]) -> None:
     offered = peer.request("names", job["names"])
     namespace: dict[str, Any] = {"__name__": "tests"}
     exec(compile(job["prelude"], "prelude.py", "exec"), namespace)
-    namespace |= {name: peer.decode(offered[name]) for name in job["names"] if name in offered}
+    for name in job["names"]:
+        namespace.pop(name, None)  # what a prompt begins is not what the program makes of it
+        if name in offered:
+            namespace[name] = peer.decode(offered[name])
     for i, source in enumerate(job["tests"], start=1):
         exec(compile(source, f"test-{i}.py", "exec"), namespace)
 

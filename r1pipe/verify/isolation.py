@@ -27,6 +27,7 @@ ENVIRONMENT: Final = {
 
 _NOBODY: Final = "65534"
 _OPEN_FILES: Final = 64
+_SYSTEM: Final = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/sbin", "/nix/store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,10 @@ def bubblewrap(limits: Limits) -> list[str]:
 @cache
 def _readable() -> tuple[str, ...]:
     """The arguments that show the interpreter and the system's libraries."""
-    found = ["--ro-bind", "/usr", "/usr", "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    found = ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
     for device in ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"):
         found += ["--dev-bind", device, device]
-    for folder in map(Path, ("/bin", "/lib", "/lib32", "/lib64", "/sbin")):
+    for folder in map(Path, _SYSTEM):
         if folder.is_symlink():
             found += ["--symlink", os.readlink(folder), str(folder)]
         elif folder.is_dir():
@@ -109,7 +110,7 @@ def _readable() -> tuple[str, ...]:
 def _interpreter() -> Iterator[Path]:
     """The folders that this interpreter needs besides /usr, each of them once."""
     real = Path(sys.executable).resolve().parent.parent
-    shown = [Path("/usr")]
+    shown = list(map(Path, _SYSTEM))
     for folder in sorted({Path(sys.prefix), Path(sys.base_prefix), real}):
         if any(folder.is_relative_to(each) for each in shown):
             continue

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import inspect
+import json
 import os
 import re
 import signal
@@ -18,7 +19,6 @@ from pathlib import Path
 from socket import socket
 from typing import Any, Final, Literal
 
-from r1pipe import jsonl
 from r1pipe.verify import channel, inside
 from r1pipe.verify.isolation import ENVIRONMENT, Isolation, Limits, bubblewrap
 from r1pipe.verify.seccomp import program_filter
@@ -74,7 +74,7 @@ class Ran:
     @property
     def raised(self) -> str | None:
         """The name of the error that the program died of, read off the end of its stderr."""
-        if self.exit_code in (0, None):
+        if self.exit_code != 1 or b"Traceback (most recent call last)" not in self.stderr:
             return None
         last = self.stderr.decode(errors="replace").rstrip().rpartition("\n")[2]
         found = re.match(r"(?:\w+\.)*(\w+)(?::|$)", last)
@@ -121,13 +121,13 @@ class Process:
         self._out, self._err, self._report, self._status = (bytearray() for _ in range(4))
         self._begun, self._seconds = time.monotonic(), 0.0
         self._ours = contextlib.ExitStack()  # descriptors and a folder that live as long as the process
-        try:
-            with contextlib.ExitStack() as theirs:
-                self._process = self._start(job, theirs)
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
+            undo.push(self._ours)
+            self._process = self._start(job, theirs)
+            undo.callback(self._process.wait)
+            undo.callback(self._process.kill)
             self.handle = self._own(os.pidfd_open(self._process.pid))
-        except BaseException:
-            self._ours.close()
-            raise
+            undo.pop_all()
 
     @property
     def started(self) -> bool:
@@ -190,7 +190,8 @@ class Process:
             "channel": job.channel.fileno() if job.channel else None,
             "modules": _modules(),
         }
-        given.append(_sealed(jsonl.dumps(task), theirs))
+        # Python's own JSON: it also writes texts that are no Unicode, which a program may be.
+        given.append(_sealed(json.dumps(task).encode(), theirs))
         return subprocess.Popen(
             [*command, sys.executable, "-sP", "-c", _BOOT, str(given[-1])],
             stdin=_sealed(job.stdin, theirs),

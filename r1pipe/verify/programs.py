@@ -83,7 +83,9 @@ def _judge_pairs(program: str, tests: PairTests, limits: Limits, isolation: Isol
         if left <= 0:
             return failed("timed out")
         each = replace(limits, seconds=min(limits.seconds, left))
-        ran = run_python(program, stdin=given.encode(), limits=each, isolation=isolation)
+        ran = run_python(
+            program, stdin=given.encode(errors="surrogatepass"), limits=each, isolation=isolation
+        )
         if ran.end is not End.FINISHED or ran.exit_code:
             return _ended(ran)
         if not same_output(ran.stdout.decode(errors="replace"), expected):

@@ -93,7 +93,8 @@ def run_jobs(jobs: Sequence[Job], isolation: Isolation) -> list[Ran]:
 
 def _attend(processes: Sequence[Process], seconds: float) -> None:
     """Read what they write until all have ended, one has gone too far, or the time is up."""
-    first, ends, running = processes[0], time.monotonic() + START_SECONDS, False
+    first, ends = processes[0], time.monotonic() + START_SECONDS
+    running = closing = False
     with selectors.DefaultSelector() as selector:
         for process in processes:
             selector.register(process.handle, selectors.EVENT_READ, process)
@@ -104,7 +105,6 @@ def _attend(processes: Sequence[Process], seconds: float) -> None:
             if left <= 0:
                 first.verdict = None if first.ended else End.TIMED_OUT
                 return
-            had_ended = first.ended
             for key, _ in selector.select(min(left, _LOOK_EVERY)):
                 if key.data.ready():
                     selector.unregister(key.fileobj)
@@ -112,7 +112,7 @@ def _attend(processes: Sequence[Process], seconds: float) -> None:
                 process.look()
             if any(process.verdict for process in processes):
                 return
-            if first.ended and not had_ended:
-                ends = time.monotonic() + _GRACE
-            elif not running and all(process.started for process in processes):
+            if first.ended and not closing:
+                ends, closing = time.monotonic() + _GRACE, True
+            elif not running and not closing and all(process.started for process in processes):
                 ends, running = time.monotonic() + seconds, True
