@@ -172,20 +172,23 @@ def marked_answer(text: str) -> str | None:
     return _said(text)
 
 
-_SAID: Final = re.compile(
-    r"(?:\banswer(?:[ \t]+is[ \t:]|[ \t*]*:)|^[ \t]*a[ \t]*:)(.*)$", re.IGNORECASE | re.MULTILINE
+_SAID: Final = re.compile(r"\banswer(?:[ \t]+is[ \t:]|[ \t*]*:)|^[ \t]*a[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_LAST_WORDS: Final = re.compile(
+    r"\bfinal answer is:?\s([^\n]{1,1000}?)[.,]?\s+I hope it is correct", re.IGNORECASE
 )
-_LAST_WORDS: Final = re.compile(r"\bfinal answer is:?\s([^\n]{1,1000}?)[.,]?\s+I hope it is correct", re.IGNORECASE)
 """What a well-known prompt asks an answer to end in; it outranks a box in the solution before it."""
 _SENTENCE_END: Final = re.compile(r"(?<![.\s])\.(?=\s+[A-Z\\(]|\s*$)|[.,]?\s+I hope\b")
 
 
 def _said(text: str) -> str | None:
     """What the last "the answer is" or a line's "Answer:" says, up to the end of its sentence."""
-    said = None
-    while (found := [match[1] for match in _SAID.finditer(text)]) and (text := found[-1]):
-        said = text
-    return (_SENTENCE_END.split(said, maxsplit=1)[0].strip(" \t*") or None) if said else None
+    last = None
+    for last in _SAID.finditer(text):
+        pass
+    if last is None:
+        return None
+    line = text[last.end() :].partition("\n")[0]
+    return _SENTENCE_END.split(line, maxsplit=1)[0].strip(" \t*") or None
 
 
 def _unboxed(answer: str) -> str:
@@ -193,7 +196,7 @@ def _unboxed(answer: str) -> str:
     return answer if boxed is None else boxed
 
 
-_BRACES: Final = re.compile(r"\\+(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_BRACES: Final = re.compile(r"\\{1,3}(?:boxed|fbox) ?\{|\\.|[{}]", re.DOTALL)
 
 
 def _boxes(text: str) -> list[tuple[int, int, int]]:

@@ -10,6 +10,8 @@ from r1pipe.prompting import CLOSE_THINK, marked_answer
 from r1pipe.verify.expression import ExpressionError, evaluate
 from r1pipe.verify.math import gold_answer
 
+LONGEST_TEXT: Final = 10_000
+"""Characters, from its end, of a text in which an answer is looked for that nothing marks."""
 LONGEST_ANSWER: Final = 300
 """Characters of a text without formulas that may be an answer as a whole."""
 
@@ -45,6 +47,7 @@ def written_gold(text: str) -> str:
 
 
 def _last_said(text: str) -> str:
+    text = text[-LONGEST_TEXT:]
     formulas = list(_FORMULA.finditer(text))
     outside = _FORMULA.sub(lambda match: " " * len(match[0]), text) if formulas else _COMMAND.sub("", text)
     spoken = _SPOKEN.findall(_BESIDE.sub("", outside.lower()))

@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 from r1pipe.prompting import boxed_answer
-from r1pipe.verify.notation import bare, named, tidy
+from r1pipe.verify.notation import bare, named, split, tidy
 from r1pipe.verify.numbers import Quantity, number
 from r1pipe.verify.pool import Lost, Pool
 from r1pipe.verify.values import Named, read, same
@@ -130,10 +130,13 @@ def _without_algebra(gold: str, answer: str) -> Verdict | None:
 
 def _without_value(right: Named, given: str) -> Verdict | None:
     """What is known of an answer that cannot be read without algebra."""
-    if isinstance(right.value, str) and len(right.value) > 1:
+    value = right.value
+    if (isinstance(value, str) and len(value) > 1) or (isinstance(value, Quantity) and value.base):
         return failed("wrong answer", given)
-    if isinstance(right.value, Quantity):
+    if isinstance(value, Quantity):
         rest = named(given)[1]
+        if len(split(rest)) > 1:
+            return failed("more than one answer", given)
         if _left_to_do(rest):
             return failed("arithmetic left to do", given)
         if not re.search(r"[\d\\]", rest):

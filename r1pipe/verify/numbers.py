@@ -8,7 +8,9 @@ from typing import Final
 from r1pipe.verify.notation import tidy
 
 MAX_DIGITS: Final = 100
-"""Digits of a number; Python itself refuses to read much longer ones."""
+"""Characters of a number that is asked for as one."""
+MAX_CHARACTERS: Final = 1000
+"""Of a number that is compared with another; Python itself refuses to read much longer ones."""
 _MAX_EXPONENT: Final = 400
 
 _DIGITS: Final = r"(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?: \d{3})+|\d+)"
@@ -46,13 +48,13 @@ class Quantity:
 def number(text: str) -> Fraction | None:
     """The number that `text` is, exactly, or None: `12`, `0.5`, `1,200`, `3/4`, `\\frac{3}{4}`, `$5`."""
     text = tidy(text)
-    found = _read(text)
-    return found.value if found is not None and len(text) <= MAX_DIGITS else None
+    found = _read(text) if len(text) <= MAX_DIGITS else None
+    return None if found is None else found.value
 
 
 def quantity(text: str) -> Quantity | None:
     """The number with a unit, percent sign or base that a tidied text is, or None."""
-    if len(text) > MAX_DIGITS:
+    if len(text) > MAX_CHARACTERS:
         return None
     match = _BARE.match(text)
     if match is None:
@@ -126,7 +128,7 @@ def _repeating(fixed: str | None, first: str | None, again: str | None) -> Fract
 
 _BESIDE: Final = re.compile(
     r" ?(?:(?P<percent>%|(?:\\text\{ ?)?(?:percent|percentage|pct)(?: ?\})?)"
-    r"|_(?:(?P<base>\d)|\{ ?(?P<base2>\d+) ?\})"
+    r"|_(?:(?P<base>\d)|\{ ?(?P<base2>\d\d?) ?\})"
     r"|(?P<degree>\^\\circ ?(?:\\text\{ ?[CF] ?\}|[CF])?)"
     r"|\\text\{(?P<text>[^{}\d]*)\}(?:\^\{?(?P<exponent>[23])\}?)?"
     r"|(?P<word>[a-zA-Z][a-zA-Z.]+(?: [a-zA-Z.']+){0,3})(?:\^\{?(?P<exponent2>[23])\}?)?)",

@@ -94,7 +94,7 @@ def _guarded(work: Callable[[], tuple[Mark, str]], limit: float) -> tuple[Mark, 
 def parse(text: str) -> Any:
     """The formula that all of a tidied text is, in sympy. Raises `Unreadable`.
 
-    latex2sympy would read `3 2` as 3 + 2 and `1.2.3` as a product: neither is a number that anybody wrote.
+    latex2sympy would read `3 2` as 3 + 2, `1.2.3` as a product and `12_5` as 12: none is what anybody wrote.
     """
     if depth(text) > MAX_DEPTH or _NOT_ONE.search(text):
         raise Unreadable(text)
@@ -125,7 +125,7 @@ def parse(text: str) -> Any:
     return found
 
 
-_NOT_ONE: Final = re.compile(r"\d \d|\d\.\d*\.\d", re.ASCII)
+_NOT_ONE: Final = re.compile(r"\d \d|\d\.\d*\.\d|(?<![\w}])[\d.]+ ?_", re.ASCII)
 
 
 def _parsed(text: str) -> Any:

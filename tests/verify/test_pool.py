@@ -80,13 +80,40 @@ def test_it_works_from_any_thread(pool: Pool) -> None:
     assert answers == {i: ["say", i] for i in range(8)}
 
 
-def test_a_worker_killed_from_outside_is_replaced(pool: Pool) -> None:
-    """The question after its death finds it dead, and the one after that a new one."""
+def test_a_worker_killed_from_outside_costs_nobody_an_answer(pool: Pool) -> None:
+    """Neither between two questions nor in the middle of one; a new worker is asked again."""
     first = pool.ask(["pid"])
     os.kill(first, signal.SIGKILL)
     time.sleep(0.1)
-    assert pool.ask(["pid"]) == Lost("worker died")
-    assert pool.ask(["pid"]) not in (first, Lost("worker died"))
+    second = pool.ask(["pid"])
+    assert second not in (first, Lost("worker died"))
+    killer = threading.Timer(0.2, os.kill, (second, signal.SIGKILL))
+    killer.start()
+    assert pool.ask(["sleep", 0.6]) == ["sleep", 0.6]
+    killer.join()
+    assert pool.ask(["pid"]) != second
+
+
+def test_a_question_is_asked_twice_and_not_more(pool: Pool, tmp_path: Path) -> None:
+    """One that kills whoever answers it is lost after two workers."""
+    log = tmp_path / "log"
+    assert pool.ask(["note and die", str(log)]) == Lost("worker died")
+    assert len(log.read_text().split()) == 2
+    assert pool.ask("again") == "again"
+
+
+def test_a_start_that_is_killed_is_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nobody hears of it, unless every try is."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("ODD_WORKER", f"killed once {tmp_path / 'started'}")
+    with closing(Pool(MODULE, size=1, deadline=5.0)) as pool:
+        assert pool.ask("anything") == "anything"
+    monkeypatch.setenv("ODD_WORKER", "killed")
+    with (
+        closing(Pool(MODULE, size=1, deadline=5.0)) as pool,
+        pytest.raises(EnvironmentUnfit, match="did not start"),
+    ):
+        pool.ask("anything")
 
 
 def test_workers_are_replaced_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
