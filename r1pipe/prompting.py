@@ -160,7 +160,7 @@ def marked_answer(text: str) -> str | None:
         return _unboxed(before.rpartition(OPEN_ANSWER)[2].strip()) or None
     if OPEN_ANSWER in text:
         return None
-    last_words = _LAST_WORDS.findall(text)
+    last_words = _LAST_WORDS.findall(text) if "I hope" in text else []
     boxed = boxed_answer(last_words[-1] if last_words else text)
     if boxed is not None:
         return boxed or None
@@ -172,7 +172,9 @@ def marked_answer(text: str) -> str | None:
     return _said(text)
 
 
-_SAID: Final = re.compile(r"\banswer(?:[ \t]+is[ \t:]|[ \t*]*:)|^[ \t]*a[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_SAID: Final = re.compile(
+    r"\banswer(?:[ \t]+is[ \t:]|[ \t*]*:)|^[ \t]*a[ \t]*:", re.IGNORECASE | re.MULTILINE
+)
 _LAST_WORDS: Final = re.compile(
     r"\bfinal answer is:?\s([^\n]{1,1000}?)[.,]?\s+I hope it is correct", re.IGNORECASE
 )
@@ -182,12 +184,12 @@ _SENTENCE_END: Final = re.compile(r"(?<![.\s])\.(?=\s+[A-Z\\(]|\s*$)|[.,]?\s+I h
 
 def _said(text: str) -> str | None:
     """What the last "the answer is" or a line's "Answer:" says, up to the end of its sentence."""
-    last = None
-    for last in _SAID.finditer(text):
-        pass
-    if last is None:
-        return None
-    line = text[last.end() :].partition("\n")[0]
+    last_line = text[text.rfind("\n") + 1 :]
+    if not (marks := list(_SAID.finditer(last_line))):
+        last_line = text
+        if not (marks := list(_SAID.finditer(text))):
+            return None
+    line = last_line[marks[-1].end() :].partition("\n")[0]
     return _SENTENCE_END.split(line, maxsplit=1)[0].strip(" \t*") or None
 
 
@@ -229,8 +231,11 @@ _NEAR: Final = 10
 """Characters between two boxes that are one answer whatever stands there."""
 _JOINED: Final = 70
 """Characters between two boxes that are one answer if a word or a comma there joins them."""
+_MOST_BOXES: Final = 100
 _JOINS: Final = re.compile(r"\b(?:and|or)\b|[,;]")
-_PARTS: Final = re.compile(r"\n\s*\n|\b(?:not?|rather|wait|instead|actually|so|thus|hence|therefore)\b", re.IGNORECASE)
+_PARTS: Final = re.compile(
+    r"\n\s*\n|\b(?:not?|rather|wait|instead|actually|so|thus|hence|therefore)\b", re.IGNORECASE
+)
 
 
 def boxed_answer(text: str) -> str | None:
@@ -242,12 +247,12 @@ def boxed_answer(text: str) -> str | None:
     >>> boxed_answer(r"The roots are \\boxed{1} and \\boxed{2}.")
     '1, 2'
     """
-    boxes = _boxes(text)
+    boxes = _boxes(text) if "box" in text else []
     if not boxes:
         return None
     contents = [text[boxes[-1][1] : boxes[-1][2]].strip()]
     first = boxes[-1][0]
-    for start, begins, ends in reversed(boxes[:-1]):
+    for start, begins, ends in reversed(boxes[-_MOST_BOXES:-1]):
         between = text[ends + 1 : first]
         joined = len(between) <= _JOINED and _JOINS.search(between)
         near = joined or (len(between) < _NEAR and "=" not in between)

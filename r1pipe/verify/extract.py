@@ -19,6 +19,7 @@ _FORMULA: Final = re.compile(
     r"\$\$(?P<a>[^$]+)\$\$|(?<!\\)\$(?P<b>(?:\\\$|[^$])+?)(?<!\\)\$"
     r"|(?<!\\)\\\[(?P<c>(?:[^\\]|\\(?!\]))+)\\\]|(?<!\\)\\\((?P<d>(?:[^\\]|\\(?!\)))+)\\\)"
 )
+_PLAIN: Final = re.compile(r"[-+$\d.,% ]*", re.ASCII)
 _JOINT: Final = re.compile(r"[ \t]*(?:,|;|,?[ \t]*(?:and|or))?[ \t]*")
 _SPOKEN: Final = re.compile(r"[^\W\d_]{3,}")
 _BESIDE: Final = re.compile(
@@ -47,6 +48,8 @@ def written_gold(text: str) -> str:
 
 
 def _last_said(text: str) -> str:
+    if _PLAIN.fullmatch(text):
+        return text
     text = text[-LONGEST_TEXT:]
     formulas = list(_FORMULA.finditer(text))
     outside = _FORMULA.sub(lambda match: " " * len(match[0]), text) if formulas else _COMMAND.sub("", text)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from r1pipe.prompting import boxed_answer
 from r1pipe.verify.notation import bare, named, split, tidy
-from r1pipe.verify.numbers import Quantity, number
+from r1pipe.verify.numbers import UNSIGNED, Quantity, number
 from r1pipe.verify.pool import Lost, Pool
 from r1pipe.verify.values import Named, read, same
 from r1pipe.verify.verdict import Mark, Verdict, failed, passed, undecided
@@ -110,6 +110,9 @@ def _without_algebra(gold: str, answer: str) -> Verdict | None:
     """The verdict, or None where mathematics has to be compared."""
     if len(answer) > MAX_LENGTH and answer != gold:
         return failed("answer too long", answer[:MAX_LENGTH])
+    if gold.isdecimal() and answer.isdecimal() and gold.isascii() and answer.isascii():  # most of all answers
+        value = answer.lstrip("0") or "0"
+        return passed(value) if value == (gold.lstrip("0") or "0") else failed("wrong answer", value)
     right, given = tidy(gold), tidy(answer)
     if not right:
         return undecided("right answer is empty", given)
@@ -169,7 +172,7 @@ JUDGES: Final[dict[str, Callable[[str, str], Verdict]]] = {
 """By the name a recipe uses; each takes (right answer, answer given)."""
 
 
-_NUMBER: Final = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+", re.ASCII)
+_NUMBER: Final = re.compile(rf"[-+]?{UNSIGNED}", re.ASCII)
 
 
 def only_number(text: str) -> Fraction | None:

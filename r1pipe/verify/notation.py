@@ -14,22 +14,24 @@ _SIGNS: Final = str.maketrans(
     {
         "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ",
         "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "π": r"\pi ", "∞": r"\infty ",
-        "√": r"\sqrt ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "±": r"\pm ",
+        "√": r"\sqrt ", "\N{UNION}": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "±": r"\pm ",
         "°": r"^\circ ", "²": "^2", "³": "^3", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}",
-        "¾": r"\frac{3}{4}", "€": "", "£": "", "¥": "", "₹": "", "“": "", "”": "", "’": "'", "，": ",",
+        "¾": r"\frac{3}{4}", "€": "", "£": "", "¥": "", "₹": "", "“": "", "”": "",
+        "\N{RIGHT SINGLE QUOTATION MARK}": "'", "\N{FULLWIDTH COMMA}": ",",
         "\N{NO-BREAK SPACE}": " ", "\N{THIN SPACE}": " ", "\N{NARROW NO-BREAK SPACE}": " ",
         "\N{ZERO WIDTH SPACE}": "", "\N{WORD JOINER}": "", "\N{ZERO WIDTH NO-BREAK SPACE}": "",
     }
 )  # fmt: skip
 """Signs that have a spelling in TeX; signs of money and quotation marks only dress an answer."""
 
-_TEXT_COMMANDS: Final = r"(?:text|textbf|textit|textrm|textnormal|textsf|mathrm|mathbf|mathit|mbox|hbox|rm|bf)"
+_TEXT_COMMANDS: Final = r"(?:text(?:bf|it|rm|normal|sf)?|math(?:rm|bf|it)|mbox|hbox|rm|bf)"
 _REWRITTEN: Final = tuple(
     (re.compile(pattern), by)
     for pattern, by in (
         (r"(?<=\d)(?:,\\!|\{,\}|\\,) *(?=\d{3}(?!\d))", ""),  # thousands, beyond doubt
         (r"(?<=\d)\{,\}(?=\d)", "."),  # a decimal comma, as TeX wants it written
-        (r"(?<!\\)\\!|\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])\.?|\\(?:displaystyle|textstyle|limits)(?![a-z])", ""),
+        (r"(?<!\\)\\!|\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])\.?", ""),
+        (r"\\(?:displaystyle|textstyle|limits)(?![a-z])", ""),
         (r"(?<!\\)\\[,;:> \n]|\\q?quad(?![a-zA-Z])|~|\s+", " "),
         (r"\\[$]|[$]|(?<!\\)\\[()\[\]]", " "),
         (r"\\%", "%"),
@@ -55,7 +57,7 @@ _SAID: Final = re.compile(
 
 
 def tidy(text: str) -> str:
-    r"""The text without its dressing: math delimiters, spacing, signs of money, marks of emphasis, a full stop.
+    r"""The text without its dressing: math delimiters, spacing, signs of money, emphasis, a full stop.
 
     >>> tidy(r"\(\dfrac12\,\mathrm{cm}\).")
     '\\frac{1}{2} \\text{cm}'
@@ -91,6 +93,7 @@ def bare(text: str) -> str:
 _ARTICLE: Final = re.compile(r"\b(?:the|an?)\b ?")
 _NOT_LETTERS: Final = re.compile(r"[\W_]+")
 _WORDS: Final = re.compile(r"[^\W\d_][^\\^_=<>+*/{}()\[\]|,;]*")
+_SHORT_WORDS: Final = frozenset(("yes", "no", "odd"))
 _WORD: Final = re.compile(r"[^\W\d_]{2,}")
 
 
@@ -106,9 +109,10 @@ def words(text: str) -> str | None:
     if not _WORDS.fullmatch(plain):
         return None
     found = _WORD.findall(plain)
-    if not (_TEXT.fullmatch(text.strip("() ")) or len(found) > 1 or (found and len(found[0]) > 3)):
-        return None
     lowered = plain.lower()
+    spoken = len(found) > 1 or (found and len(found[0]) > 3) or lowered in _SHORT_WORDS
+    if not (spoken or _TEXT.fullmatch(text.strip("() "))):
+        return None
     return _NOT_LETTERS.sub("", _ARTICLE.sub("", lowered)) or _NOT_LETTERS.sub("", lowered)
 
 

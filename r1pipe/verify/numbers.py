@@ -1,4 +1,4 @@
-"""Numbers as people write them, read exactly, with what stands beside them: a unit, a percent sign, a base."""
+"""Numbers as people write them, read exactly, with the unit, percent sign or base beside them."""
 
 import re
 from dataclasses import dataclass
@@ -14,13 +14,14 @@ MAX_CHARACTERS: Final = 1000
 _MAX_EXPONENT: Final = 400
 
 _DIGITS: Final = r"(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?: \d{3})+|\d+)"
-_UNSIGNED: Final = rf"(?:{_DIGITS}(?:\.\d+)?|\.\d+)"
+UNSIGNED: Final = rf"(?:{_DIGITS}(?:\.\d+)?|\.\d+)"
 _BARE: Final = re.compile(
     rf"([-+]?) ?(?:"
     rf"(?P<fixed>\d*)\.(?P<first>\d*)\\overline ?\{{(?P<again>\d+)\}}"
-    rf"|(?P<whole>\d+) ?(?:\\frac\{{(?P<top>\d+)\}}\{{(?P<under>\d+)\}}|(?<=\d )(?P<top2>\d+) ?/ ?(?P<under2>\d+))"
-    rf"|\\frac ?\{{ ?(?P<above>-?{_UNSIGNED}) ?\}} ?\{{ ?(?P<below>-?{_UNSIGNED}) ?\}}"
-    rf"|(?P<value>{_UNSIGNED})(?: ?(?:/|\\div) ?(?P<divisor>{_UNSIGNED})"
+    rf"|(?P<whole>\d+) ?(?:\\frac\{{(?P<top>\d+)\}}\{{(?P<under>\d+)\}}"
+    rf"|(?<=\d )(?P<top2>\d+) ?/ ?(?P<under2>\d+))"
+    rf"|\\frac ?\{{ ?(?P<above>-?{UNSIGNED}) ?\}} ?\{{ ?(?P<below>-?{UNSIGNED}) ?\}}"
+    rf"|(?P<value>{UNSIGNED})(?: ?(?:/|\\div) ?(?P<divisor>{UNSIGNED})"
     rf"|(?: ?(?:\\times|\\cdot|\*|x) ?10 ?\^ ?|[eE])(?:\{{(?P<power>-?\d+)\}}|(?P<power2>[-+]?\d+)))?"
     rf"|10 ?\^ ?(?:\{{(?P<ten>-?\d+)\}}|(?P<ten2>-?\d+))"
     rf")",
@@ -134,7 +135,9 @@ _BESIDE: Final = re.compile(
     r"|(?P<word>[a-zA-Z][a-zA-Z.]+(?: [a-zA-Z.']+){0,3})(?:\^\{?(?P<exponent2>[23])\}?)?)",
     re.ASCII,
 )
-_NO_UNIT: Final = frozenset(("and", "or", "not", "to", "is", "plus", "minus", "times", "pi", "if", "mod", "than"))
+_NO_UNIT: Final = frozenset(
+    ("and", "or", "not", "to", "is", "plus", "minus", "times", "pi", "if", "mod", "than")
+)
 """Words that say more than what is counted; `5 or more` is not 5."""
 _POWER: Final = {"square": "^2", "sq": "^2", "squared": "^2", "cubic": "^3", "cu": "^3", "cubed": "^3"}
 _KNOWN: Final = {
@@ -172,13 +175,11 @@ _KNOWN: Final = {
     }.items()
     for spelling in spellings.split()
 }  # fmt: skip
-_SPELLED: Final = {
-    word: value
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-        "sixteen seventeen eighteen nineteen twenty".split()
-    )
-}
+_WORDS: Final = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen twenty"
+)
+_SPELLED: Final = {word: value for value, word in enumerate(_WORDS.split())}
 
 
 def _counts(beside: re.Match[str]) -> bool:
@@ -199,7 +200,7 @@ def _unit(beside: re.Match[str]) -> str:
 
 
 def unit(text: str) -> str:
-    """The unit that words name, in its one spelling: `square inches` is `in^2`; nothing for any other words."""
+    """The unit that words name, in its one spelling, such as `in^2`; nothing for any other words."""
     power, name = "", ""
     for word in text.lower().replace(".", " ").split():
         if word in _POWER:
@@ -219,8 +220,8 @@ _ENDING: Final = re.compile(
 def split_unit(text: str) -> tuple[str, str]:
     r"""(formula, unit) of a tidied text: `3\sqrt{13}\text{ cm}` is the formula in `cm`.
 
-    Words in `\text{}` that are no known unit are taken off too, unless they join what is said; other words only
-    if they are one.
+    Words in `\text{}` that are no known unit are taken off too, unless they join what is said; other words
+    only if they are one.
     """
     match = _ENDING.fullmatch(text)
     if match is None:

@@ -30,7 +30,8 @@ from r1pipe.errors import EnvironmentUnfit
 
 START_SECONDS: Final = 120.0
 """For a worker to load its libraries; on a busy machine that has taken a minute."""
-START_TRIES: Final = 5
+START_TRIES: Final = 10
+"""For a worker that something kills while it starts."""
 _READY: Final = "ready"
 _LARGEST_ANSWER: Final = 1 << 20  # bytes; a worker that writes more has gone wild
 

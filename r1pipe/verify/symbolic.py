@@ -55,7 +55,7 @@ def main() -> None:
 def answer_to(question: list[str], limit: float) -> Any:
     """What a worker says: (mark, reason) of a right answer and an answer, or why a right answer is unfit."""
     if len(question) == 2:
-        return compare(*question, limit=limit)
+        return compare(question[0], question[1], limit)
     mark, reason = _guarded(lambda: _fit(question[0]), limit)
     return None if mark is Mark.PASS else reason.replace("comparison", "reading it")
 
@@ -98,8 +98,8 @@ def parse(text: str) -> Any:
     """
     if depth(text) > MAX_DEPTH or _NOT_ONE.search(text):
         raise Unreadable(text)
-    from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_latex
     from math_verify.grader import should_treat_as_complex
+    from math_verify.parser import NormalizationConfig, latex2sympy, normalize_latex
     from sympy import nan, zoo
 
     config = NormalizationConfig(
@@ -183,7 +183,7 @@ _AND: Final = re.compile(r",? ?\\text\{ *and *\} ?|,? ?(?<![a-zA-Z\\])and(?![a-z
 
 
 def _same_region(gold: str, answer: str) -> bool:
-    r"""Inequalities, intervals and `x \in`: what numbers they let through, whatever the variable is called."""
+    r"""Inequalities, intervals and `x \in`: which numbers they let through, whatever the variable."""
     if not (_REGION.search(gold) or _REGION.search(answer)):
         return False
     right, given = _region(gold), _region(answer)

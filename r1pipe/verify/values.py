@@ -107,7 +107,9 @@ def _value(text: str, gold: bool, deep: int) -> Value | None:
     return Several(opening, closing, tuple(several))
 
 
-_CLOCK: Final = re.compile(r"(\d{1,2}) ?: ?([0-5]\d)(?: ?: ?([0-5]\d))? ?(?:\\text\{ ?)?([ap])?(?:\.?m\.?)?(?: ?\})?", re.ASCII)
+_CLOCK: Final = re.compile(
+    r"(\d{1,2}) ?: ?([0-5]\d)(?: ?: ?([0-5]\d))? ?(?:\\text\{ ?)?([ap])?(?:\.?m\.?)?(?: ?\})?", re.ASCII
+)
 
 
 def _clock(text: str) -> str | None:
@@ -145,7 +147,8 @@ def _with_comma(one: Named, other: Named) -> Quantity | Several | None:
     if isinstance(one.value, Several) and isinstance(other.value, Quantity) and other.value.places:
         match = _COMMA.fullmatch(one.text)
         return quantity(f"{match[1]}.{match[2]}{match[3] or ''}") if match else None
-    if isinstance(one.value, Quantity) and isinstance(other.value, Several) and _THOUSANDS.fullmatch(one.text):
+    listed = isinstance(one.value, Quantity) and isinstance(other.value, Several)
+    if listed and _THOUSANDS.fullmatch(one.text):
         parts = [(part, quantity(part)) for part in one.text.split(",")]
         return Several("", "", tuple(Named("", each, part) for part, each in parts if each))
     return None
@@ -189,8 +192,9 @@ def _equal(gold: Quantity, answer: Quantity) -> bool:
     if gold.value == answer.value:
         return True
     for fraction, decimal in ((gold, answer), (answer, gold)):
-        if fraction.places is None and decimal.places and decimal.digits >= DIGITS and _endless(fraction.value):
-            return round(fraction.value, decimal.places) == decimal.value
+        exact = fraction.places is None and decimal.places and decimal.digits >= DIGITS
+        if exact and _endless(fraction.value):
+            return round(fraction.value, decimal.places or 0) == decimal.value
     noisy = max(each.digits if each.places else 0 for each in (gold, answer)) >= _NOISY
     return noisy and abs(gold.value - answer.value) <= _NOISE * abs(gold.value)
 

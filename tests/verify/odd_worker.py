@@ -36,6 +36,8 @@ def answer(question: Any) -> Any:
             return len(str(9**9**7))  # one operation of the interpreter, which no signal handler interrupts
         case ["eat"]:
             return len(bytearray(8 << 30))
+        case ["shout"]:
+            return "a" * (2 << 20)
         case ["print"]:
             sys.stdout.write("what a library has to say\n")
             sys.stdout.flush()

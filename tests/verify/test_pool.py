@@ -1,6 +1,8 @@
 """Whatever a worker does, each question has one answer, in its place and in time, and nothing is left."""
 
+import io
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +16,8 @@ import psutil
 import pytest
 
 from r1pipe.errors import EnvironmentUnfit
-from r1pipe.verify.pool import Lost, Pool
+from r1pipe.verify import pool as pool_module
+from r1pipe.verify.pool import Lost, Pool, serve
 
 ROOT = Path(__file__).parents[2]
 MODULE = "tests.verify.odd_worker"
@@ -133,6 +136,58 @@ def test_a_worker_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -
         pytest.raises(EnvironmentUnfit, match="did not start"),
     ):
         pool.ask("anything")
+
+
+class Ended(BaseException):
+    """What `os._exit` raises here."""
+
+
+def test_the_workers_side() -> None:
+    """It says that it is ready, answers line by line, bounds itself, and ends at once when it breaks down."""
+    limits: dict[int, int] = {}
+
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    def answer(question: object) -> object:
+        if question == "stop":
+            raise MemoryError
+        return [question, question]
+
+    ours, theirs = os.pipe()
+    before = set(threading.enumerate())
+    with pytest.MonkeyPatch.context() as patch:  # pytest itself uses some of these
+        patch.setattr(sys, "argv", ["worker", "2.0", "1000"])
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'"one"\n["two"]\n"stop"\n')))
+        patch.setattr(os, "_exit", end)
+        patch.setattr(os, "dup", lambda number: theirs)
+        patch.setattr(os, "dup2", lambda number, other: os.close(number))
+        patch.setattr(resource, "getrlimit", lambda what: (0, resource.RLIM_INFINITY))
+        patch.setattr(resource, "setrlimit", lambda what, bounds: limits.update({what: bounds[0]}))
+        patch.setattr(threading, "excepthook", lambda arguments: None)
+        with pytest.raises(Ended):
+            serve(answer)
+        for listener in set(threading.enumerate()) - before:
+            listener.join()
+    assert os.read(ours, 1000) == b'"ready"\n["one","one"]\n[["two"],["two"]]\n'
+    assert limits[resource.RLIMIT_AS] == 1000 and limits[resource.RLIMIT_CPU] >= 4
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_a_limit_that_the_machine_sets_lower_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing raises what an administrator bounded."""
+    bounds: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (50, 100))
+    monkeypatch.setattr(resource, "setrlimit", lambda what, both: bounds.append(both))
+    pool_module._limit(resource.RLIMIT_AS, 200)
+    pool_module._limit(resource.RLIMIT_AS, 20)
+    assert bounds == [(100, 100), (20, 100)]
+
+
+def test_a_wild_answer_is_no_answer(pool: Pool) -> None:
+    """A worker that writes without an end is taken for dead."""
+    assert pool.ask(["shout"]) == Lost("worker died")
 
 
 @pytest.mark.parametrize("busy", [False, True])

@@ -16,7 +16,7 @@ from r1pipe.verify.pool import Pool
 from r1pipe.verify.verdict import Mark
 from tests.verify.torture_answers import CHEAP, GOLDS, SLOW
 
-DEADLINE = 1.5
+DEADLINE = 1.0
 """Seconds; a worker stops itself half a second earlier."""
 SLACK = 20.0
 """Seconds that a busy machine may take on top: it is a hang that is looked for, not a delay."""
@@ -57,7 +57,7 @@ def test_hostile_answers_never_pass(pool: Pool, name: str) -> None:
 
 
 def test_what_takes_long_is_stopped_and_the_pool_stays_whole(pool: Pool) -> None:
-    """Two at a time, from threads, as a trainer might ask; then an honest answer passes and a wrong one fails."""
+    """Two at a time, from threads, as a trainer might ask; then honest answers are judged as ever."""
     with ThreadPoolExecutor(2) as threads:
         marks = list(threads.map(lambda answer: judged("x^2+1", answer), SLOW.values()))
     assert Mark.PASS not in marks

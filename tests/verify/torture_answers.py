@@ -1,4 +1,4 @@
-r"""Answers that break graders: what policies under pressure to score, and people with bad intent, come up with.
+r"""Answers that break graders: from policies under pressure to score and from people with bad intent.
 
 Each is (name, answer). None of them is right for any of `GOLDS`. `SLOW` are those that only a deadline ends.
 """
@@ -6,8 +6,6 @@ Each is (name, answer). None of them is right for any of `GOLDS`. `SLOW` are tho
 from typing import Final
 
 GOLDS: Final = ("7", r"\frac{1}{2}", "x^2+1", "(1,2)", r"\text{Evelyn}")
-
-_EVIL = "٧\N{ZERO WIDTH JOINER}"
 
 CHEAP: Final[dict[str, str]] = {
     # Sizes
@@ -74,7 +72,7 @@ CHEAP: Final[dict[str, str]] = {
     "digits of another script": "\u0667\u0668",
     "digits in a mathematical font": "\U0001d7d5\U0001d7d5",
     "full-width digits": "\uff18\uff17",
-    "a number with joiners": _EVIL,
+    "a number with joiners": "\u0667\N{ZERO WIDTH JOINER}",
     "text from right to left": "\u202e8 = x",
     "accents on accents": "8" + "\u0301" * 900,
     "a private sign": "\ue000",
