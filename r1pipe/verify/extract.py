@@ -25,6 +25,9 @@ _SPOKEN: Final = re.compile(r"[^\W\d_]{3,}")
 _BESIDE: Final = re.compile(
     r"\b(?:and|or|percent|percentage|pct|[a-z]{1,2}|degrees?|dollars?|meters?|inches|feet|miles?|units?)\b"
 )
+_WORD: Final = re.compile(r"[^\W\d_]{2,}")
+_JOINING: Final = re.compile(r"\b(?:and|or)\b")
+_LABEL: Final = re.compile(r"[^\W\d_]{3,} ?:")
 _COMMAND: Final = re.compile(r"\\[a-zA-Z]+(?:\{[^{}]*\})?")
 _UNSIGNED: Final = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?: \d{3})+(?!\d)|\d+)(?:[.,]\d+)?|\.\d+"
 _NUMBER: Final = rf"[-+]?(?:{_UNSIGNED})(?:/\d+)?%?"
@@ -40,11 +43,12 @@ def written_answer(text: str) -> str:
 
 
 def written_gold(text: str) -> str:
-    """The right answer in a text: what a worked solution ends in, or what `written_answer` finds."""
+    """The right answer in a text: what a worked solution ends in, or a long one says last; else all of it."""
     _, box, rest = text.rpartition("\\boxed{")
     if box and rest.count("{") >= rest.count("}"):
         return rest.strip()  # a box that was cut off
-    return _last_said(gold_answer(text))
+    answer = gold_answer(text)
+    return _last_said(answer) if len(answer) > LONGEST_ANSWER else answer
 
 
 def _last_said(text: str) -> str:
@@ -53,13 +57,20 @@ def _last_said(text: str) -> str:
     text = text[-LONGEST_TEXT:]
     formulas = list(_FORMULA.finditer(text))
     outside = _FORMULA.sub(lambda match: " " * len(match[0]), text) if formulas else _COMMAND.sub("", text)
-    spoken = _SPOKEN.findall(_BESIDE.sub("", outside.lower()))
-    if len(spoken) < 2 and not any(len(word) > 3 for word in spoken) and len(text) <= LONGEST_ANSWER:
+    if len(text) <= LONGEST_ANSWER and not _is_prose(outside, bool(formulas)):
         return text
     numbers = list(_NUMBERS.finditer(outside if formulas else text))
     if formulas and (not numbers or numbers[-1].start() < formulas[-1].start()):
         return _worked_out(_last_formulas(text, formulas))
     return numbers[-1][1] if numbers else text
+
+
+def _is_prose(text: str, formulas: bool) -> bool:
+    """Whether words say more than what a formula or number counts: `3 cats and 4 dogs` is an answer."""
+    if formulas:
+        found = _SPOKEN.findall(_BESIDE.sub("", text.lower()))
+        return len(found) > 1 or any(len(word) > 3 for word in found)
+    return len(_WORD.findall(_JOINING.sub("", text))) > 2 or bool(_LABEL.match(text))
 
 
 def _worked_out(formula: str) -> str:

@@ -34,6 +34,10 @@ from r1pipe.verify.extract import written_answer, written_gold
         ("28 percent", "28 percent"),
         ("AZYUK2A", "AZYUK2A"),
         ("white", "white"),
+        ("October 30", "October 30"),
+        ("3 cats and 4 dogs", "3 cats and 4 dogs"),
+        ("Price: 20", "20"),
+        ("a word " * 50, ("a word " * 50).strip()),
         ("", ""),
     ],
 )
@@ -49,7 +53,8 @@ def test_written_answer(text: str, answer: str) -> None:
         (r"so $n = \boxed{1,-2}.$", "1,-2"),
         (r"so \boxed{x = 1 \text{ and", r"x = 1 \text{ and"),
         ("$125$ miles", "$125$ miles"),
-        ("The value is $28 \\%$. This is a long text", r"28 \%"),
+        ("The value is $28 \\%$. " + "It was long. " * 30, r"28 \%"),
+        ("3 cats and 4 dogs or so", "3 cats and 4 dogs or so"),
     ],
 )
 def test_written_gold(text: str, answer: str) -> None:

@@ -63,6 +63,18 @@ def test_a_worker_that_eats_the_memory_dies_alone(pool: Pool) -> None:
     assert pool.ask("again") == "again"
 
 
+def test_ctrl_c_in_the_middle_of_a_question(pool: Pool) -> None:
+    """It is raised at once, and the next question does not get the answer to this one."""
+    pool.ask("a worker is there")
+    interrupt = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in range(100):
+            pool.ask(["sleep", 0.5])
+    interrupt.join()
+    assert [pool.ask(["say", i]) for i in range(3)] == [["say", i] for i in range(3)]
+
+
 def test_what_is_printed_is_no_answer(pool: Pool) -> None:
     """The answers have a channel of their own."""
     assert [pool.ask(["print"]), pool.ask("next")] == [["print"], "next"]
