@@ -120,15 +120,29 @@ def _without_algebra(gold: str, answer: str) -> Verdict | None:
         return failed("answer is empty", given)
     if right == given or bare(right) == bare(given):
         return passed(given)
-    right_value, given_value = read(right, gold=True), read(given)
+    right_value = read(right, gold=True)
     if right_value is None:
         return None
+    if chosen := _choice(right_value, given):
+        return passed(chosen)
+    given_value = read(given)
     if given_value is None:
         return _without_value(right_value, given)
     if right_value.name and given_value.name and right_value.name != given_value.name:
         return None  # f(x) and f(y) may define the same
     extracted = _canonical(given_value)
     return passed(extracted) if same(right_value, given_value) else failed("wrong answer", extracted)
+
+
+_CHOICE: Final = re.compile(r"(?:\\text\{)?\(?([A-J])(?:\}?\)\}?|[.:]) ?\S")
+_ANY_CHOICE: Final = re.compile(r"(?<![a-zA-Z])[A-J](?:\}?\)|[.:]|(?![a-zA-Z]))")
+
+
+def _choice(right: Named, given: str) -> str | None:
+    """The letter, if it is right and what follows it is only what that choice says: `C) 42`."""
+    match = _CHOICE.match(given) if isinstance(right.value, str) and len(right.value) == 1 else None
+    alone = match is not None and len(_ANY_CHOICE.findall(given)) == 1
+    return match[1] if match and alone and match[1] == right.value else None
 
 
 def _without_value(right: Named, given: str) -> Verdict | None:

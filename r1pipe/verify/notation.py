@@ -44,6 +44,10 @@ _REWRITTEN: Final = tuple(
         (r"\\(?:leq|leqslant)(?![a-zA-Z])", r"\\le"),
         (r"\\(?:geq|geqslant)(?![a-zA-Z])", r"\\ge"),
         (r"\\neq(?![a-zA-Z])", r"\\ne"),
+        (r"\\langle(?![a-zA-Z])", "("),
+        (r"\\rangle(?![a-zA-Z])", ")"),
+        (r"\\lbrace(?![a-zA-Z])", r"\\{"),
+        (r"\\rbrace(?![a-zA-Z])", r"\\}"),
         (r"\^ ?\{? ?\\(?:circ|degree)(?![a-zA-Z]) ?\}?|\\degree(?![a-zA-Z])", r"^\\circ "),
     )
 )
@@ -205,7 +209,8 @@ def named(text: str) -> tuple[str, str]:
 
 
 _NAME: Final = re.compile(
-    r"[a-zA-Z\\|(][a-zA-Z\\|:, ]*(?:_(?:\w|\{[^{}]*\})|\([^()]*\)|\{[a-zA-Z]*\}|[a-zA-Z\\|:, )]|')*", re.ASCII
+    r"[a-zA-Z\\|(](?:_(?:\w|\{[^{}]*\})|\([^()]*\)|\{[a-zA-Z]*\}|[a-zA-Z\\|:, )]|\^\{-1\}|')*",
+    re.ASCII,
 )
 
 

@@ -1,7 +1,7 @@
 """Numbers as people write them, read exactly, with the unit, percent sign or base beside them."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
 
@@ -69,9 +69,9 @@ def quantity(text: str) -> Quantity | None:
     if beside["base"] or beside["base2"]:
         return Quantity(found.value, base=beside["base"] or beside["base2"]) if found.places == 0 else None
     percent = beside["percent"] is not None
-    if not (percent or beside["degree"] or _counts(beside)):
-        return None
-    return Quantity(found.value, found.places, found.digits, percent, _unit(beside))
+    if percent or beside["degree"]:
+        return Quantity(found.value, found.places, found.digits, percent, "deg" if beside["degree"] else "")
+    return _counted(found, beside["text"], beside["word"], beside["exponent"] or beside["exponent2"])
 
 
 def _read(text: str) -> Quantity | None:
@@ -132,13 +132,17 @@ _BESIDE: Final = re.compile(
     r"|_(?:(?P<base>\d)|\{ ?(?P<base2>\d\d?) ?\})"
     r"|(?P<degree>\^\\circ ?(?:\\text\{ ?[CF] ?\}|[CF])?)"
     r"|\\text\{(?P<text>[^{}\d]*)\}(?:\^\{?(?P<exponent>[23])\}?)?"
-    r"|(?P<word>[a-zA-Z][a-zA-Z.]+(?: [a-zA-Z.']+){0,3})(?:\^\{?(?P<exponent2>[23])\}?)?)",
+    r"|(?P<word>[a-zA-Z][a-zA-Z./]+(?: [a-zA-Z.']+){0,3})(?:\^\{?(?P<exponent2>[23])\}?)?)",
     re.ASCII,
 )
-_NO_UNIT: Final = frozenset(
-    ("and", "or", "not", "to", "is", "plus", "minus", "times", "pi", "if", "mod", "than")
+_SAYING_MORE: Final = (
+    "and or not to is if than plus minus times over divided by mod base choose factorial root sqrt pi squared "
+    "cubed half halves third thirds quarter quarters fifth fifths tenth tenths hundredths thousandths maybe "
+    "wrong less more fewer"
 )
-"""Words that say more than what is counted; `5 or more` is not 5."""
+_NO_UNIT: Final = frozenset(_SAYING_MORE.split())
+"""Words that say more than what is counted; `5 or more` and `5 factorial` are not 5."""
+_SCALES: Final = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 _POWER: Final = {"square": "^2", "sq": "^2", "squared": "^2", "cubic": "^3", "cu": "^3", "cubed": "^3"}
 _KNOWN: Final = {
     spelling: unit
@@ -170,6 +174,8 @@ _KNOWN: Final = {
         "dollar": "dollar usd buck",
         "euro": "euro",
         "mph": "mph",
+        "m/s": "m/s",
+        "km/h": "km/h kph kmh",
         "deg": "degree deg",
         "rad": "radian rad",
     }.items()
@@ -182,27 +188,30 @@ _WORDS: Final = (
 _SPELLED: Final = {word: value for value, word in enumerate(_WORDS.split())}
 
 
-def _counts(beside: re.Match[str]) -> bool:
-    """Whether the words beside a number can be what it counts, and not a factor or another answer."""
-    found = (beside["text"] or beside["word"] or "").lower().replace(".", " ").split()
-    if any(word in _NO_UNIT for word in found):
-        return False
-    if beside["text"] is not None:
-        return not found or len(found[0]) > 1 or found[0] in _KNOWN
-    return len(found[0]) > 3 or bool(unit(beside["word"]))
+def _counted(number: Quantity, text: str | None, word: str | None, exponent: str | None) -> Quantity | None:
+    """The number with the words beside it, or None where they are a factor or another answer."""
+    found = _split(text or word)
+    if found and found[0] in _SCALES:
+        scaled = Quantity(number.value * _SCALES[found[0]])
+        return _counted(scaled, " ".join(found[1:]), None, exponent)
+    known = unit(text or word or "")
+    if not known and not _NO_UNIT.isdisjoint(found):
+        return None
+    if word is not None and not known and (len(found[0]) < 4 or "/" in word):
+        return None
+    if text is not None and found and len(found[0]) < 2 and not known:
+        return None
+    return replace(number, unit=known + (f"^{exponent}" if exponent else ""))
 
 
-def _unit(beside: re.Match[str]) -> str:
-    if beside["degree"]:
-        return "deg"
-    exponent = beside["exponent"] or beside["exponent2"]
-    return unit(beside["text"] or beside["word"] or "") + (f"^{exponent}" if exponent else "")
+def _split(text: str | None) -> list[str]:
+    return (text or "").lower().replace(".", " ").split()
 
 
 def unit(text: str) -> str:
     """The unit that words name, in its one spelling, such as `in^2`; nothing for any other words."""
     power, name = "", ""
-    for word in text.lower().replace(".", " ").split():
+    for word in _split(text):
         if word in _POWER:
             power = _POWER[word]
         elif name or not (name := _KNOWN.get(word) or _KNOWN.get(word.removesuffix("s"), "")):
@@ -226,8 +235,10 @@ def split_unit(text: str) -> tuple[str, str]:
     match = _ENDING.fullmatch(text)
     if match is None:
         return text, ""
-    found = (match["text"] or match["word"] or "").lower().replace(".", " ").split()
+    found = _split(match["text"] or match["word"])
     known = unit(match["text"] or match["word"] or "")
-    if any(word in _NO_UNIT for word in found) or (not known and (match["word"] or len("".join(found)) < 2)):
+    if any(word in _NO_UNIT or word in _SCALES for word in found) or (
+        not known and (match["word"] or len("".join(found)) < 2)
+    ):
         return text, ""
     return match["rest"].strip(), known + (f"^{match['exponent']}" if match["exponent"] and known else "")

@@ -177,6 +177,7 @@ def _same_function(gold: str, answer: str) -> bool:
 
 
 _MEMBER: Final = re.compile(r"^[a-zA-Z] ?\\in(?![a-z]) ?")
+_SET_OF: Final = re.compile(r"\\\{ ?[a-zA-Z](?: ?\\in ?\\mathbb ?\{R\})? ?(?:\\mid|\||:) ?(.*)\\\}")
 _REGION: Final = re.compile(r"[<>]|\\(?:le|ge|lt|gt|in)(?![a-z])")
 _OR: Final = re.compile(r",? ?\\text\{ *or *\} ?|,? ?(?<![a-zA-Z\\])or(?![a-zA-Z]) ?|\\lor(?![a-z]) ?")
 _AND: Final = re.compile(r",? ?\\text\{ *and *\} ?|,? ?(?<![a-zA-Z\\])and(?![a-zA-Z]) ?|\\land(?![a-z]) ?")
@@ -193,6 +194,8 @@ def _same_region(gold: str, answer: str) -> bool:
 def _region(text: str) -> Any:
     from sympy import Intersection, Set, Union
 
+    if condition := _SET_OF.fullmatch(text.strip()):
+        return _region(condition[1])
     for joint, join in ((_OR, Union), (_AND, Intersection)):
         parts = joint.split(text)
         if len(parts) > 1:
