@@ -168,27 +168,61 @@ def marked_answer(text: str) -> str | None:
         return _unboxed(before.rpartition(OPEN_ANSWER)[2].strip()) or None
     if OPEN_ANSWER in text:
         return None
-    boxed = last_boxed(text)
+    last_words = _LAST_WORDS.findall(text) if "I hope" in text else []
+    boxed = boxed_answer(last_words[-1] if last_words else text)
     if boxed is not None:
         return boxed or None
+    if last_words:
+        return last_words[-1].strip() or None
     _, mark, after = text.rpartition("####")
     if mark:
         return after.strip().partition("\n")[0].strip() or None
-    said = [match[1] for match in _SAID.finditer(text)]
-    return (said[-1].strip().removesuffix(".").strip() or None) if said else None
+    return _said(text)
 
 
 _SAID: Final = re.compile(
-    r"(?:\banswer[ \t]+is[ \t:]|^[ \t]*(?:final )?a(?:nswer)?[ \t]*:)(.*)$", re.IGNORECASE | re.MULTILINE
+    r"\banswer(?:[ \t]+is[ \t:]|[ \t*]*:)|^[ \t]*a[ \t]*:", re.IGNORECASE | re.MULTILINE
 )
+_LAST_WORDS: Final = re.compile(
+    r"\bfinal answer is:?\s([^\n]{1,1000}?)[.,]?\s+I hope it is correct", re.IGNORECASE
+)
+"""What a well-known prompt asks an answer to end in; it outranks a box in the solution before it."""
+_SENTENCE_END: Final = re.compile(r"(?<![.\s])\.(?=\s+[A-Z\\(]|\s*$)|[.,]?\s+I hope\b")
+
+
+def _said(text: str) -> str | None:
+    """What the last "the answer is" or a line's "Answer:" says, up to the end of its sentence."""
+    last_line = text[text.rfind("\n") + 1 :]
+    if not (marks := list(_SAID.finditer(last_line))):
+        last_line = text
+        if not (marks := list(_SAID.finditer(text))):
+            return None
+    line = last_line[marks[-1].end() :].partition("\n")[0]
+    return _SENTENCE_END.split(line, maxsplit=1)[0].strip(" \t*") or None
 
 
 def _unboxed(answer: str) -> str:
-    boxed = last_boxed(answer)
+    boxed = boxed_answer(answer)
     return answer if boxed is None else boxed
 
 
-_BRACES: Final = re.compile(r"\\boxed\{|\\.|[{}]", re.DOTALL)
+_BRACES: Final = re.compile(r"\\{1,3}(?:boxed|fbox) ?\{|\\.|[{}]", re.DOTALL)
+
+
+def _boxes(text: str) -> list[tuple[int, int, int]]:
+    """(start, start of the content, end of the content) of every box whose braces balance, in the order in
+    which they open. One pass over the text."""
+    openings: list[tuple[int, int] | None] = []  # None where a brace boxes nothing
+    found = []
+    for match in _BRACES.finditer(text):
+        token = match[0]
+        if token.endswith("{") and token != "\\{":
+            openings.append((match.start(), match.end()) if token != "{" else None)
+        elif token == "}" and openings:
+            opening = openings.pop()
+            if opening is not None:
+                found.append((*opening, match.start()))
+    return sorted(found)
 
 
 def last_boxed(text: str) -> str | None:
@@ -197,14 +231,43 @@ def last_boxed(text: str) -> str | None:
     >>> last_boxed(r"so \\boxed{1} or rather \\boxed{\\frac{1}{2}}.")
     '\\\\frac{1}{2}'
     """
-    openings: list[int | None] = []  # where each open brace's content starts; None where it boxes nothing
-    last: tuple[int, int] | None = None
-    for match in _BRACES.finditer(text):
-        token = match[0]
-        if token in ("{", "\\boxed{"):
-            openings.append(match.end() if token != "{" else None)
-        elif token == "}" and openings:
-            start = openings.pop()
-            if start is not None and (last is None or start > last[0]):
-                last = (start, match.start())
-    return text[last[0] : last[1]].strip() if last else None
+    boxes = _boxes(text)
+    return text[boxes[-1][1] : boxes[-1][2]].strip() if boxes else None
+
+
+_NEAR: Final = 10
+"""Characters between two boxes that are one answer whatever stands there."""
+_JOINED: Final = 70
+"""Characters between two boxes that are one answer if a word or a comma there joins them."""
+_MOST_BOXES: Final = 100
+_JOINS: Final = re.compile(r"\b(?:and|or)\b|[,;]")
+_PARTS: Final = re.compile(
+    r"\n\s*\n|\b(?:not?|rather|wait|instead|actually|so|thus|hence|therefore)\b", re.IGNORECASE
+)
+
+
+def boxed_answer(text: str) -> str | None:
+    """What the last `\\boxed{}` holds, together with those before it that are one answer with it, or None.
+
+    Boxes are one answer when next to nothing stands between them, or a little with an `and`, `or`, comma or
+    semicolon in it; not when it takes the first back or draws a conclusion. So two guesses are two answers.
+
+    >>> boxed_answer(r"The roots are \\boxed{1} and \\boxed{2}.")
+    '1, 2'
+    """
+    boxes = _boxes(text) if "box" in text else []
+    if not boxes:
+        return None
+    contents = [text[boxes[-1][1] : boxes[-1][2]].strip()]
+    first = boxes[-1][0]
+    for start, begins, ends in reversed(boxes[-_MOST_BOXES:-1]):
+        between = text[ends + 1 : first]
+        joined = len(between) <= _JOINED and _JOINS.search(between)
+        near = joined or (len(between) < _NEAR and "=" not in between)
+        if ends > first or not near or _PARTS.search(between):
+            break
+        content = text[begins:ends].strip()
+        if content not in contents:
+            contents.append(content)
+        first = start
+    return ", ".join(reversed(contents))

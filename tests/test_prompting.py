@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1pipe.errors import UsageError
-from r1pipe.prompting import TAGS, Parsed, last_boxed, opens_thinking, parse, render
+from r1pipe.prompting import (
+    TAGS,
+    Parsed,
+    boxed_answer,
+    last_boxed,
+    marked_answer,
+    opens_thinking,
+    parse,
+    render,
+)
 
 THOUGHT = "5 * 6 = 30 ; 30 + 4 = 34 yes"
 
@@ -142,6 +151,53 @@ def test_fits() -> None:
 def test_last_boxed(text: str, content: str | None) -> None:
     """The last box whose braces balance counts; escaped braces are text."""
     assert last_boxed(text) == content
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        (r"\boxed{1} and \boxed{2}.", "1, 2"),
+        (r"\boxed{1}\boxed{2}", "1, 2"),
+        (r"\boxed{1} papers and \boxed{2} bins", "1, 2"),
+        (r"$a = \boxed{1} \) and \( b = \boxed{2}$", "1, 2"),
+        (r"\boxed{71} or \boxed{72}", "71, 72"),
+        (r"\boxed{5}, so the answer is \boxed{5}", "5"),
+        (r"\boxed{5} and \boxed{5}", "5"),
+        (r"\boxed{1} or rather \boxed{2}", "2"),
+        (r"\boxed{1}, so \boxed{2}", "2"),
+        (r"\boxed{x} = \boxed{2}", "2"),
+        ("\\boxed{1},\n\n\\boxed{2}", "2"),
+        (r"\boxed{1} no no no no no \boxed{2}", "2"),
+        (r"\boxed{1} " + "and then it went on " * 5 + r"\boxed{2}", "2"),
+        (r"\boxed{\boxed{3}}", "3"),
+        (r"\fbox{3}", "3"),
+        (r"\\boxed{004}", "004"),
+        ("none", None),
+    ],
+)
+def test_boxes_that_are_one_answer(text: str, content: str | None) -> None:
+    """Those that a word or next to nothing joins, unless the first is taken back; so guesses are a list."""
+    assert boxed_answer(text) == content
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"\boxed{255} Final Answer: The final answer is $10,455$. I hope it is correct.", "$10,455$"),
+        (r"The final answer is \boxed{7}. I hope it is correct.", "7"),
+        ("The answer is 3.5. I hope it is correct.", "3.5"),
+        ("The answer is 5. Then we are done.", "5"),
+        ("The answer is: x = 2", "x = 2"),
+        ("**Answer:** 12", "12"),
+        ("A: 12", "12"),
+        ("A: 12\nThe answer is 13", "13"),
+        ("The answer is ", None),
+        ("no idea", None),
+    ],
+)
+def test_marked_answer(text: str, answer: str | None) -> None:
+    """What is said ends with its sentence."""
+    assert marked_answer(text) == answer
 
 
 PIECES = st.sampled_from([*TAGS, " ", "5", "no", "\\boxed{", "}", "####", "\n", "\\"])

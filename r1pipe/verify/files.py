@@ -13,12 +13,10 @@ from typing import Any
 
 from r1pipe import jsonl
 from r1pipe.errors import UsageError
-from r1pipe.prompting import marked_answer, opens_thinking, parse
-from r1pipe.verify.math import JUDGES, compare_all, gold_answer, judge_math_all
+from r1pipe.prompting import opens_thinking, parse
+from r1pipe.verify.extract import written_answer, written_gold
+from r1pipe.verify.math import JUDGES, gold_answer, judge_math_all
 from r1pipe.verify.verdict import Mark, Verdict, failed
-
-LONGEST_TEXT = 10_000
-"""Characters in which math-verify may look for an answer that nothing marks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +27,6 @@ class Case:
     gold: str
     answer: str | None
     """None where a completion gives none."""
-    whole: tuple[str, str] | None
-    """The right answer and the text as they stand, for a text that does not plainly mark its answer."""
     equal: bool | None
     """The truth, if the row tells it."""
 
@@ -116,32 +112,7 @@ def _judge(cases: Sequence[Case], rule: str, jobs: int | None) -> list[Verdict]:
     given = [(case.gold, case.answer) for case in cases if case.answer is not None]
     judge = JUDGES[rule]
     found = iter(judge_math_all(given, jobs) if rule == "math" else [judge(*pair) for pair in given])
-    verdicts = [failed("no answer") if case.answer is None else next(found) for case in cases]
-    if rule == "math":
-        again = [
-            (place, case.whole)
-            for place, (case, verdict) in enumerate(zip(cases, verdicts, strict=True))
-            if case.whole is not None and not verdict.passed
-        ]
-        for (place, _), verdict in zip(
-            again, compare_all([whole for _, whole in again], jobs, free=True), strict=True
-        ):
-            if verdict.passed:
-                verdicts[place] = verdict
-    return verdicts
-
-
-def _free_text(row: jsonl.Row, gold: str, text: str, equal: bool | None) -> Case:
-    """A text that somebody wrote: its answer is what it marks, or else all of it."""
-    marked = marked_answer(text)
-    plainly = marked is not None and ("<answer>" in text or "####" in text or text.count("\\boxed") == 1)
-    last = text.rstrip().rpartition("\n")[2]
-    plainly = plainly or (
-        marked is not None and marked == marked_answer(last) and last.strip().startswith("A:")
-    )
-    plainly = plainly and gold.count("\\boxed") < 2
-    whole = None if plainly or len(text) > LONGEST_TEXT else (gold, text)
-    return Case(row, gold_answer(gold), marked or text.strip(), whole, equal)
+    return [failed("no answer") if case.answer is None else next(found) for case in cases]
 
 
 def _case(row: jsonl.Row) -> Case | str:
@@ -153,12 +124,12 @@ def _case(row: jsonl.Row) -> Case | str:
         gold, text = row["gold"], row["pred"]
         if not _readable(gold) or not _readable(text):
             return "`gold` or `pred` is neither a text nor a number"
-        return _free_text(row, str(gold), str(text), equal)
+        return Case(row, written_gold(str(gold)), written_answer(str(text)), equal)
     if {"prompt", "completion", "answer"} <= row.keys():
         prompt, text, gold = row["prompt"], row["completion"], row["answer"]
         if not isinstance(prompt, str) or not isinstance(text, str) or not _readable(gold):
             return "`prompt`, `completion` or `answer` is no text"
-        return Case(row, gold_answer(str(gold)), parse(text, opens_thinking(prompt)).answer, None, equal)
+        return Case(row, gold_answer(str(gold)), parse(text, opens_thinking(prompt)).answer, equal)
     return "it has neither `gold` and `pred` nor `prompt`, `completion` and `answer`"
 
 

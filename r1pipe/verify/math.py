@@ -1,28 +1,31 @@
 """Answers that are text, numbers or mathematics, compared with the right one.
 
-The cheap comparisons come first: equal text, then equal numbers as exact fractions. They decide four in five
-answers in microseconds. Only what is left goes to math-verify, which reads LaTeX and compares with sympy, in
-worker processes and under a deadline (`symbolic`).
+What needs no algebra comes first (`values`): it decides nearly all answers in microseconds. Only what is left
+goes to math-verify, which reads LaTeX and compares with sympy, in worker processes and under a deadline
+(`symbolic`).
 """
 
 import os
 import re
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any, Final
 
-from r1pipe.prompting import last_boxed
+from r1pipe.prompting import boxed_answer
+from r1pipe.verify.notation import bare, named, split, tidy
+from r1pipe.verify.numbers import UNSIGNED, Quantity, number
 from r1pipe.verify.pool import Lost, Pool
-from r1pipe.verify.symbolic import DEADLINE_SECONDS
+from r1pipe.verify.values import Named, read, same
 from r1pipe.verify.verdict import Mark, Verdict, failed, passed, undecided
 
 MAX_LENGTH: Final = 1000
 """Characters of an answer that are worth reading as mathematics; also what keeps its cost bounded."""
-MAX_DIGITS: Final = 100
-"""Digits of a number; Python itself refuses to read much longer ones."""
+DEADLINE_SECONDS: Final = 5.5
+"""From the question to the kill of a worker. It stops itself a little earlier, unless it is stuck inside one
+operation; honest comparisons take a hundredth of it."""
 
 
 def gold_answer(text: str) -> str:
@@ -34,7 +37,7 @@ def gold_answer(text: str) -> str:
     _, mark, after = text.rpartition("####")
     if mark:
         return after.strip()
-    boxed = last_boxed(text)
+    boxed = boxed_answer(text)
     return text.strip() if boxed is None else boxed
 
 
@@ -55,38 +58,124 @@ def judge_number(gold: str, answer: str) -> Verdict:
 
 
 def judge_math(gold: str, answer: str) -> Verdict:
-    """Pass when the two say the same in mathematics; undecided when that cannot be found out in time."""
-    return _without_algebra(gold, answer) or _compare(gold, answer)
+    """Pass when the two say the same in mathematics; undecided when that cannot be found out in time.
+
+    The rules stand in `docs/verdicts.md`. Works from any thread.
+    """
+    return _without_algebra(gold, answer) or _compared(gold, answer)
 
 
 def judge_math_all(pairs: Sequence[tuple[str, str]], jobs: int | None = None) -> list[Verdict]:
     """`judge_math` of each (right answer, answer given), in their order, on `jobs` cores or all of them."""
-    cheap = [_without_algebra(gold, answer) for gold, answer in pairs]
-    left = [pair for pair, verdict in zip(pairs, cheap, strict=True) if verdict is None]
-    compared = iter(compare_all(left, jobs))
-    return [verdict or next(compared) for verdict in cheap]
+    verdicts = [_without_algebra(gold, answer) for gold, answer in pairs]
+    left = [pair for pair, verdict in zip(pairs, verdicts, strict=True) if verdict is None]
+    compared = iter(_compare_all(left, jobs))
+    return [verdict or next(compared) for verdict in verdicts]
 
 
-def compare_all(
-    pairs: Sequence[tuple[str, str]], jobs: int | None = None, *, free: bool = False
-) -> list[Verdict]:
-    """What math-verify says of each pair, read as `symbolic.compare` does; equal pairs are asked once."""
-    different = dict.fromkeys(pairs)
-    with closing(Pool(_WORKER, size=jobs or _cores(), deadline=_HARD_DEADLINE)) as pool:
-        answers = pool.ask_all((*pair, free) for pair in different)
-        found = dict(zip(different, answers, strict=True))
-    return [_verdict(pair[1], found[pair]) for pair in pairs]
+def check_golds(golds: Sequence[str], jobs: int | None = None) -> list[str | None]:
+    """For each right answer None if answers can be judged against it, else why not.
+
+    Numbers and words are read here, the rest by math-verify on `jobs` cores or all of them; equal ones once.
+    """
+    reasons: dict[str, str | None] = {}
+    unsure: list[str] = []
+    for gold in dict.fromkeys(golds):
+        reasons[gold] = _unfit(gold)
+        if reasons[gold] is None and read(tidy(gold), gold=True) is None:
+            unsure.append(gold)
+    if unsure:
+        with closing(_new_pool(jobs, len(unsure))) as pool:
+            for gold, found in zip(unsure, pool.ask_all([tidy(gold)] for gold in unsure), strict=True):
+                reasons[gold] = f"could not be read: {found.reason}" if isinstance(found, Lost) else found
+    return [reasons[gold] for gold in golds]
+
+
+_NO_ANSWERS: Final = frozenset(
+    ("proof", "notfound", "none", "na", "null", "nan", "unknown", "noanswer", "seesolution", "todo", "tbd")
+)
+"""What stands in data sets where there is no right answer; letters only."""
+
+
+def _unfit(gold: str) -> str | None:
+    if not gold.strip() or not tidy(gold):
+        return "empty"
+    if len(gold) > MAX_LENGTH:
+        return f"longer than {MAX_LENGTH} characters"
+    letters = re.sub(r"[\W_]", "", re.sub(r"\\(?:text|mathrm|mbox)(?![a-z])", "", gold)).lower()
+    return "not an answer" if letters in _NO_ANSWERS else None
 
 
 def _without_algebra(gold: str, answer: str) -> Verdict | None:
-    if _plain(gold) == _plain(answer):
-        return passed(_plain(answer))
-    right, given = number(gold), number(answer)
-    if right is not None and right == given:
-        return passed(str(given))
-    if right is not None and given is not None and right.denominator == given.denominator == 1:
-        return failed("wrong answer", str(given))  # unequal fractions may still be equal as rounded
-    return failed("answer too long", answer[:MAX_LENGTH]) if len(answer) > MAX_LENGTH else None
+    """The verdict, or None where mathematics has to be compared."""
+    if len(answer) > MAX_LENGTH and answer != gold:
+        return failed("answer too long", answer[:MAX_LENGTH])
+    if gold.isdecimal() and answer.isdecimal() and gold.isascii() and answer.isascii():  # most of all answers
+        value = answer.lstrip("0") or "0"
+        return passed(value) if value == (gold.lstrip("0") or "0") else failed("wrong answer", value)
+    right, given = tidy(gold), tidy(answer)
+    if not right:
+        return undecided("right answer is empty", given)
+    if not given:
+        return failed("answer is empty", given)
+    if right == given or bare(right) == bare(given):
+        return passed(given)
+    right_value = read(right, gold=True)
+    if right_value is None:
+        return None
+    if chosen := _choice(right_value, given):
+        return passed(chosen)
+    given_value = read(given)
+    if given_value is None:
+        return _without_value(right_value, given)
+    if right_value.name and given_value.name and right_value.name != given_value.name:
+        return None  # f(x) and f(y) may define the same
+    extracted = _canonical(given_value)
+    return passed(extracted) if same(right_value, given_value) else failed("wrong answer", extracted)
+
+
+_CHOICE: Final = re.compile(r"(?:\\text\{)?\(?([A-J])(?:\}?\)\}?|[.:]) ?\S")
+_ANY_CHOICE: Final = re.compile(r"(?<![a-zA-Z])[A-J](?:\}?\)|[.:]|(?![a-zA-Z]))")
+
+
+def _choice(right: Named, given: str) -> str | None:
+    """The letter, if it is right and what follows it is only what that choice says: `C) 42`."""
+    match = _CHOICE.match(given) if isinstance(right.value, str) and len(right.value) == 1 else None
+    alone = match is not None and len(_ANY_CHOICE.findall(given)) == 1
+    return match[1] if match and alone and match[1] == right.value else None
+
+
+def _without_value(right: Named, given: str) -> Verdict | None:
+    """What is known of an answer that cannot be read without algebra."""
+    value = right.value
+    if (isinstance(value, str) and len(value) > 1) or (isinstance(value, Quantity) and value.base):
+        return failed("wrong answer", given)
+    if isinstance(value, Quantity):
+        rest = named(given)[1]
+        if len(split(rest)) > 1:
+            return failed("more than one answer", given)
+        if _left_to_do(rest):
+            return failed("arithmetic left to do", given)
+        if not re.search(r"[\d\\]", rest):
+            return failed("not a number", given)
+    return None
+
+
+_ARITHMETIC: Final = re.compile(r"\\(?:frac|times|cdot|div)(?![a-zA-Z])")
+_LEFT_TO_DO: Final = re.compile(r"[\d)}] ?[-+*(#] ?[-\d.({#]", re.ASCII)
+
+
+def _left_to_do(text: str) -> bool:
+    """Whether a text is sums and products of numerals, such as `49 + 216`."""
+    signs = _ARITHMETIC.sub(lambda match: "" if match[0] == "\\frac" else "#", text)
+    return bool(_LEFT_TO_DO.search(signs)) and not re.search(r"[a-zA-Z\\^!|_]", signs)
+
+
+def _canonical(answer: Named) -> str:
+    value = answer.value
+    if isinstance(value, Quantity) and not (value.percent or value.unit or value.base):
+        return str(value.value)
+    return bare(answer.text)
 
 
 JUDGES: Final[dict[str, Callable[[str, str], Verdict]]] = {
@@ -97,23 +186,7 @@ JUDGES: Final[dict[str, Callable[[str, str], Verdict]]] = {
 """By the name a recipe uses; each takes (right answer, answer given)."""
 
 
-# --- Numbers
-
-_UNSIGNED: Final = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)(?:\.\d+)?|\.\d+"
-_NUMBER: Final = re.compile(rf"[-+]?(?:{_UNSIGNED})", re.ASCII)
-_WHOLE_NUMBER: Final = re.compile(rf"([-+]?) ?({_UNSIGNED})(?: ?/ ?(\d+))?", re.ASCII)
-_FRACTION: Final = re.compile(r"([-+]?) ?\\[dt]?frac ?\{(\d+)\} ?\{(\d+)\}", re.ASCII)
-
-
-def number(text: str) -> Fraction | None:
-    """The number that `text` is, exactly, or None: `12`, `0.5`, `1,200`, `3/4`, `\\frac{3}{4}`, `$5`."""
-    text = _plain(text).removesuffix(".")
-    match = _FRACTION.fullmatch(text) or _WHOLE_NUMBER.fullmatch(text)
-    if match is None or len(text) > MAX_DIGITS:
-        return None
-    sign, value, divisor = match.groups()
-    below = int(divisor or 1)
-    return Fraction(sign + re.sub("[, ]", "", value)) / below if below else None
+_NUMBER: Final = re.compile(rf"[-+]?{UNSIGNED}", re.ASCII)
 
 
 def only_number(text: str) -> Fraction | None:
@@ -125,25 +198,39 @@ def only_number(text: str) -> Fraction | None:
     return number(found[0]) if len(found) == 1 else None
 
 
-def _plain(text: str) -> str:
-    """The text without what only dresses it: dollar signs, white space at the ends and doubled."""
-    return " ".join(text.replace("\\$", "").replace("$", "").replace("{,}", ",").split())
-
-
 # --- math-verify, in workers
 
 _WORKER: Final = "r1pipe.verify.symbolic"
-_HARD_DEADLINE: Final = (
-    DEADLINE_SECONDS + 0.5
-)  # the worker stops itself, unless it is stuck inside one operation
+_MOST_KEPT: Final = 65_536
 
 _lock = threading.Lock()
-_pools: list[Pool] = []
+_pools: dict[int, Pool] = {}
+_found: OrderedDict[tuple[str, str], Verdict] = OrderedDict()
 
 
-@lru_cache(maxsize=65_536)
-def _compare(gold: str, answer: str) -> Verdict:
-    return _verdict(answer, _pool().ask((gold, answer)))
+def _compared(gold: str, answer: str) -> Verdict:
+    """What math-verify says of a pair; asked once, unless nobody could say."""
+    pair = (tidy(gold), tidy(answer))
+    with _lock:
+        verdict = _found.get(pair)
+    if verdict is None:
+        answered = _shared_pool().ask(pair)
+        verdict = _verdict(pair[1], answered)
+        if not isinstance(answered, Lost):
+            with _lock:
+                _found[pair] = verdict
+                if len(_found) > _MOST_KEPT:
+                    _found.popitem(last=False)
+    return verdict
+
+
+def _compare_all(pairs: Sequence[tuple[str, str]], jobs: int | None) -> list[Verdict]:
+    """What math-verify says of each pair; equal pairs are asked once."""
+    tidied = [(tidy(gold), tidy(answer)) for gold, answer in pairs]
+    different = list(dict.fromkeys(tidied))
+    with closing(_new_pool(jobs, len(different))) as pool:
+        found = dict(zip(different, pool.ask_all(different), strict=True))
+    return [_verdict(pair[1], found[pair]) for pair in tidied]
 
 
 def _verdict(answer: str, found: Any) -> Verdict:
@@ -153,12 +240,18 @@ def _verdict(answer: str, found: Any) -> Verdict:
     return Verdict(Mark(mark), reason, answer)
 
 
-def _pool() -> Pool:
-    """The one that single questions share; its workers start when they are needed."""
+def _shared_pool() -> Pool:
+    """The one that single questions share; its workers start when they are needed. One for each process: a
+    fork of this one must not read its answers."""
     with _lock:
-        if not _pools:
-            _pools.append(Pool(_WORKER, size=_cores(), deadline=_HARD_DEADLINE))
-        return _pools[0]
+        if os.getpid() not in _pools:
+            _pools.clear()
+            _pools[os.getpid()] = _new_pool(None, _cores())
+        return _pools[os.getpid()]
+
+
+def _new_pool(jobs: int | None, questions: int) -> Pool:
+    return Pool(_WORKER, size=max(1, min(jobs or _cores(), questions)), deadline=DEADLINE_SECONDS)
 
 
 def _cores() -> int:

@@ -30,6 +30,8 @@ from r1pipe.errors import EnvironmentUnfit
 
 START_SECONDS: Final = 120.0
 """For a worker to load its libraries; on a busy machine that has taken a minute."""
+START_TRIES: Final = 10
+"""For a worker that something kills while it starts."""
 _READY: Final = "ready"
 _LARGEST_ANSWER: Final = 1 << 20  # bytes; a worker that writes more has gone wild
 
@@ -40,6 +42,9 @@ class Lost:
 
     reason: str
     """`timed out` or `worker died`."""
+
+
+_DIED: Final = Lost("worker died")
 
 
 class Pool:
@@ -53,7 +58,7 @@ class Pool:
         self, module: str, *, size: int, deadline: float, memory: int = 3 << 30, recycle: int = 10_000
     ) -> None:
         self.size = size
-        self._new = partial(_Worker.start, module, deadline, memory)
+        self._new = partial(_Worker.started, module, deadline, memory)
         self._deadline = deadline
         self._recycle = recycle
         self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()  # the warmest first; None starts one
@@ -64,9 +69,19 @@ class Pool:
         atexit.register(self.close)
 
     def ask(self, question: Any) -> Any:
-        """The answer to one question, or `Lost`. Raises `EnvironmentUnfit` when no worker can be started."""
+        """The answer to one question, or `Lost`. Raises `EnvironmentUnfit` when no worker can be started.
+
+        A worker that dies may have died of something else, so its question is asked once more, of a new one.
+        """
+        answer = self._ask(question)
+        return self._ask(question, fresh=True) if answer == _DIED else answer
+
+    def _ask(self, question: Any, fresh: bool = False) -> Any:
         worker, keep = self._idle.get(), False
         try:
+            if worker is not None and fresh:
+                self._end(worker)
+                worker = None
             if worker is None:
                 worker = self._new()
                 self._workers.add(worker)
@@ -75,9 +90,12 @@ class Pool:
             return answer
         finally:  # after Ctrl-C in the middle of a question, a worker's next answer would be the last one's
             if worker is not None and not keep:
-                self._workers.discard(worker)
-                worker.kill()
+                self._end(worker)
             self._idle.put(worker if keep else None)
+
+    def _end(self, worker: "_Worker") -> None:
+        self._workers.discard(worker)
+        worker.kill()
 
     def ask_all(self, questions: Iterable[Any]) -> Iterator[Any]:
         """The answers in the order of the questions, `size` of them in the making at a time."""
@@ -104,7 +122,7 @@ class _Worker:
     _read: bytearray = field(default_factory=bytearray)
 
     @classmethod
-    def start(cls, module: str, deadline: float, memory: int) -> Self:
+    def _spawned(cls, module: str, deadline: float, memory: int) -> Self:
         process = subprocess.Popen(
             [
                 sys.executable,
@@ -121,14 +139,24 @@ class _Worker:
             start_new_session=True,  # Ctrl-C is for the parent, which ends its workers itself
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        worker = cls(process)
-        if worker._answer(time.monotonic() + START_SECONDS) != _READY:
+        return cls(process)
+
+    @classmethod
+    def started(cls, module: str, deadline: float, memory: int) -> Self:
+        """A worker that is ready; a start that somebody kills is tried again."""
+        for _ in range(START_TRIES):
+            worker = cls._spawned(module, deadline, memory)
+            said = worker._answer(time.monotonic() + START_SECONDS)
+            if said == _READY:
+                return worker
+            ended = worker._exit_code() if said == _DIED else 0
             worker.kill()
-            raise EnvironmentUnfit(
-                f"A worker process ({module}) did not start within {START_SECONDS:.0f} s, or does not judge "
-                f"as it should. Try it by hand: {sys.executable} -c 'import {module}'"
-            )
-        return worker
+            if ended >= 0:
+                break
+        raise EnvironmentUnfit(
+            f"A worker process ({module}) did not start within {START_SECONDS:.0f} s, or does not judge "
+            f"as it should. Try it by hand: {sys.executable} -c 'import {module}'"
+        )
 
     def ask(self, question: Any, deadline: float) -> Any:
         self.asked += 1
@@ -136,8 +164,14 @@ class _Worker:
         try:
             self._write(jsonl.dumps(question) + b"\n")
         except OSError:
-            return Lost("worker died")
+            return _DIED
         return self._answer(ends)
+
+    def _exit_code(self) -> int:
+        """Of a worker that has closed its end; below 0 when a signal ended it."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.process.wait(timeout=5)
+        return 0
 
     def _write(self, line: bytes) -> None:
         assert self.process.stdin is not None
@@ -154,7 +188,7 @@ class _Worker:
                 return Lost("timed out")
             piece = os.read(stream, 65_536)
             if not piece or len(self._read) > _LARGEST_ANSWER:
-                return Lost("worker died")
+                return _DIED
             self._read += piece
         line, _, rest = self._read.partition(b"\n")
         self._read = bytearray(rest)

@@ -1,6 +1,8 @@
 """Whatever a worker does, each question has one answer, in its place and in time, and nothing is left."""
 
+import io
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +16,8 @@ import psutil
 import pytest
 
 from r1pipe.errors import EnvironmentUnfit
-from r1pipe.verify.pool import Lost, Pool
+from r1pipe.verify import pool as pool_module
+from r1pipe.verify.pool import Lost, Pool, serve
 
 ROOT = Path(__file__).parents[2]
 MODULE = "tests.verify.odd_worker"
@@ -60,6 +63,18 @@ def test_a_worker_that_eats_the_memory_dies_alone(pool: Pool) -> None:
     assert pool.ask("again") == "again"
 
 
+def test_ctrl_c_in_the_middle_of_a_question(pool: Pool) -> None:
+    """It is raised at once, and the next question does not get the answer to this one."""
+    pool.ask("a worker is there")
+    interrupt = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in range(100):
+            pool.ask(["sleep", 0.5])
+    interrupt.join()
+    assert [pool.ask(["say", i]) for i in range(3)] == [["say", i] for i in range(3)]
+
+
 def test_what_is_printed_is_no_answer(pool: Pool) -> None:
     """The answers have a channel of their own."""
     assert [pool.ask(["print"]), pool.ask("next")] == [["print"], "next"]
@@ -80,13 +95,40 @@ def test_it_works_from_any_thread(pool: Pool) -> None:
     assert answers == {i: ["say", i] for i in range(8)}
 
 
-def test_a_worker_killed_from_outside_is_replaced(pool: Pool) -> None:
-    """The question after its death finds it dead, and the one after that a new one."""
+def test_a_worker_killed_from_outside_costs_nobody_an_answer(pool: Pool) -> None:
+    """Neither between two questions nor in the middle of one; a new worker is asked again."""
     first = pool.ask(["pid"])
     os.kill(first, signal.SIGKILL)
     time.sleep(0.1)
-    assert pool.ask(["pid"]) == Lost("worker died")
-    assert pool.ask(["pid"]) not in (first, Lost("worker died"))
+    second = pool.ask(["pid"])
+    assert second not in (first, Lost("worker died"))
+    killer = threading.Timer(0.2, os.kill, (second, signal.SIGKILL))
+    killer.start()
+    assert pool.ask(["sleep", 0.6]) == ["sleep", 0.6]
+    killer.join()
+    assert pool.ask(["pid"]) != second
+
+
+def test_a_question_is_asked_twice_and_not_more(pool: Pool, tmp_path: Path) -> None:
+    """One that kills whoever answers it is lost after two workers."""
+    log = tmp_path / "log"
+    assert pool.ask(["note and die", str(log)]) == Lost("worker died")
+    assert len(log.read_text().split()) == 2
+    assert pool.ask("again") == "again"
+
+
+def test_a_start_that_is_killed_is_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nobody hears of it, unless every try is."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("ODD_WORKER", f"killed once {tmp_path / 'started'}")
+    with closing(Pool(MODULE, size=1, deadline=5.0)) as pool:
+        assert pool.ask("anything") == "anything"
+    monkeypatch.setenv("ODD_WORKER", "killed")
+    with (
+        closing(Pool(MODULE, size=1, deadline=5.0)) as pool,
+        pytest.raises(EnvironmentUnfit, match="did not start"),
+    ):
+        pool.ask("anything")
 
 
 def test_workers_are_replaced_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,6 +148,58 @@ def test_a_worker_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -
         pytest.raises(EnvironmentUnfit, match="did not start"),
     ):
         pool.ask("anything")
+
+
+class Ended(BaseException):
+    """What `os._exit` raises here."""
+
+
+def test_the_workers_side() -> None:
+    """It says that it is ready, answers line by line, bounds itself, and ends at once when it breaks down."""
+    limits: dict[int, int] = {}
+
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    def answer(question: object) -> object:
+        if question == "stop":
+            raise MemoryError
+        return [question, question]
+
+    ours, theirs = os.pipe()
+    before = set(threading.enumerate())
+    with pytest.MonkeyPatch.context() as patch:  # pytest itself uses some of these
+        patch.setattr(sys, "argv", ["worker", "2.0", "1000"])
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'"one"\n["two"]\n"stop"\n')))
+        patch.setattr(os, "_exit", end)
+        patch.setattr(os, "dup", lambda number: theirs)
+        patch.setattr(os, "dup2", lambda number, other: os.close(number))
+        patch.setattr(resource, "getrlimit", lambda what: (0, resource.RLIM_INFINITY))
+        patch.setattr(resource, "setrlimit", lambda what, bounds: limits.update({what: bounds[0]}))
+        patch.setattr(threading, "excepthook", lambda arguments: None)
+        with pytest.raises(Ended):
+            serve(answer)
+        for listener in set(threading.enumerate()) - before:
+            listener.join()
+    assert os.read(ours, 1000) == b'"ready"\n["one","one"]\n[["two"],["two"]]\n'
+    assert limits[resource.RLIMIT_AS] == 1000 and limits[resource.RLIMIT_CPU] >= 4
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_a_limit_that_the_machine_sets_lower_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing raises what an administrator bounded."""
+    bounds: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (50, 100))
+    monkeypatch.setattr(resource, "setrlimit", lambda what, both: bounds.append(both))
+    pool_module._limit(resource.RLIMIT_AS, 200)
+    pool_module._limit(resource.RLIMIT_AS, 20)
+    assert bounds == [(100, 100), (20, 100)]
+
+
+def test_a_wild_answer_is_no_answer(pool: Pool) -> None:
+    """A worker that writes without an end is taken for dead."""
+    assert pool.ask(["shout"]) == Lost("worker died")
 
 
 @pytest.mark.parametrize("busy", [False, True])
