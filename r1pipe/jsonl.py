@@ -61,7 +61,10 @@ def dumps(obj: Any) -> bytes:
 def loads(text: bytes | str) -> Any:
     """Parse JSON; raises `ValueError`. Integers are exact, however long."""
     found = orjson.loads(text)
-    return json.loads(text) if _may_be_rounded(found) else found
+    try:
+        return json.loads(text) if _may_be_rounded(found) else found
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def _may_be_rounded(found: Any) -> bool:

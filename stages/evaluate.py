@@ -17,7 +17,7 @@ from r1pipe.rollout import Sampling
 from r1pipe.rollout.asking import Asked, Question, ask
 from r1pipe.rollout.writers import ModelWriter, judged
 from r1pipe.stage import CheckpointRef, Inputs, Outcome, StageConfig, Work
-from r1pipe.tasks import AnyTask, Item, Task
+from r1pipe.tasks import AnyTask, Item, Task, told_apart
 from r1pipe.tasks.countdown import CountdownSpec
 from r1pipe.train.determinism import derive_seed
 from r1pipe.train.text import open_tokenizer
@@ -236,7 +236,12 @@ class Exam:
         task = chosen.task.make()
         # An order of its own: those that training asked first would be no sample of the problems that it saw.
         seed = derive_seed(self.seed, "evaluate")
-        items = {item.id: item for item in task.items(chosen.task.chosen_split, chosen.problems, seed)}
+        found = told_apart(
+            [(task, item) for item in task.items(chosen.task.chosen_split, chosen.problems, seed)]
+        )
+        if not found:
+            raise UsageError(f"`sets.{name}`: the task {task.name!r} gives no items.")
+        items = {item.id: item for _, item in found}
         if len(items) < chosen.problems:
             self.remarks.append(f"Set '{name}': {len(items)} problems, as the task's split has no more.")
         return [(task, item) for item in items.values()]

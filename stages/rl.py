@@ -234,7 +234,9 @@ class Asked:
         asked = ask(mixture(config.task, needed, seed), config.template, tokenizer, room)
         fitting = asked.questions
         # A prompt that comes several times is one that is set aside; a broken row has no id, but a place.
-        self.set_aside = {row.get("id") or f"{row['path']}:{row['line']}": row for row in asked.set_aside}
+        self.set_aside = {
+            row["id"] if "id" in row else f"{row['path']}:{row['line']}": row for row in asked.set_aside
+        }
         if not fitting:
             raise UsageError(
                 f"All {len(self.set_aside)} prompts are too long: a context of {context} tokens less "

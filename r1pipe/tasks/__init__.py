@@ -1,7 +1,7 @@
 """What is asked and how an answer is judged."""
 
 from r1pipe.tasks.base import Item, Task, TruncatedRule, judge_all
-from r1pipe.tasks.registry import AnyTask, TaskSpecs, mixture, task_spec
+from r1pipe.tasks.registry import AnyTask, TaskSpecs, mixture, task_spec, told_apart
 from r1pipe.tasks.spec import TaskSpec
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "judge_all",
     "mixture",
     "task_spec",
+    "told_apart",
 ]

@@ -20,7 +20,10 @@ SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 """What may be trained on, what may not, and both."""
 TruncatedRule = Literal["fail", "undecided"]
 
-MISTAKES: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+MISTAKES: Final = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, NameError, OSError, RuntimeError,
+    StopIteration, TypeError, ValueError,
+)  # fmt: skip
 """What a judge or a reward with a mistake in it raises."""
 
 HELD_OUT_ONE_IN: Final = 5
@@ -51,8 +54,8 @@ class Task(ABC):
     """What a completion cut off by the token limit counts as. The paper's accuracy counts it as wrong."""
     bad: tuple[BadRow, ...] = ()
     """Rows of its file that were set aside, each with its place and the reason."""
-    waits: ClassVar[bool] = False
-    """Whether a judgement waits for another process, so that several are worth making side by side."""
+    rewords: ClassVar[bool] = False
+    """Whether one problem may be asked in several wordings, under one id."""
 
     @property
     @abstractmethod
@@ -66,6 +69,11 @@ class Task(ABC):
         Raises:
             UsageError: the task has no such split, or nothing is in it.
         """
+
+    @property
+    def waits(self) -> bool:
+        """Whether a judgement waits for another process, so that several are worth making side by side."""
+        return False
 
     @abstractmethod
     def judge_answer(self, item: Item, answer: str) -> Verdict:
@@ -109,7 +117,10 @@ def judge_all(given: Sequence[Judged]) -> list[Verdict]:
 def _judged(each: Judged) -> Verdict:
     task, item, completion = each
     try:
-        return task.judge(item, completion)
+        verdict = task.judge(item, completion)
+        if not isinstance(verdict, Verdict):
+            raise TypeError(f"a judge gives a Verdict, not {verdict!r}")
+        return verdict
     except MISTAKES as error:
         raise RunFailed(
             f"Judging item {item.id!r} of {task.name!r} failed with {type(error).__name__}: {error}. "

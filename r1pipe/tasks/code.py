@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 
 from r1pipe.prompting import CLOSE_ANSWER, OPEN_ANSWER, Parsed
 from r1pipe.tasks.base import Item
-from r1pipe.tasks.exercises import Unusable, gold_of, reads_as_python, whole, worded
+from r1pipe.tasks.exercises import Unusable, gold_of, is_program, reads_as_python, whole, worded
 from r1pipe.tasks.judges import Plain
 from r1pipe.verify.isolation import Isolation, Limits
 from r1pipe.verify.programs import FunctionTests, PairTests, judge_program
@@ -60,7 +60,11 @@ class CodeJudge(Plain):
                 found = [text for language, text in _blocks(place) if language in languages]
                 if found:
                     return found[-1]
-        return next((place.strip("\r\n") for place in places if reads_as_python(place)), None)
+        bare = next((place for place in places if reads_as_python(place)), None)
+        if bare is None:
+            return None
+        # A body keeps the indentation of its first line; a program begins where its first word does.
+        return bare.strip() if is_program(bare.strip()) else bare.strip("\r\n")
 
     def judge(self, item: Item, answer: str) -> Verdict:
         """The verdict on a program; undecided only where the sandbox fails.

@@ -95,8 +95,12 @@ def reachable(numbers: tuple[int, ...]) -> frozenset[int]:
 
 
 def is_held_out(numbers: Sequence[int], target: int) -> bool:
-    """Whether a problem may be in no corpus, training step or trace. All over four numbers are."""
-    if len(numbers) != 3:
+    """Whether a problem may be in no corpus, training step or trace.
+
+    All over four numbers of the closed space are, so that no other tier trains on them.
+    """
+    small = max(numbers) <= LARGEST_GIVEN and target <= LARGEST_TARGET
+    if len(numbers) == 4 and small:
         return True
     return held_out(f"{' '.join(map(str, sorted(numbers)))} > {target}")
 
@@ -116,6 +120,7 @@ class Countdown(Task):
     """The task; `gold` is `{"numbers": [5, 6, 4], "target": 34}`, in the order of the question."""
 
     name: ClassVar[str] = "countdown"
+    rewords: ClassVar[bool] = True
     numbers: int = 3
     wording: Wording = "tokens"
     """`tokens`: the tiny world's `nums 5 6 4 to 34`. `sentence`: English, for a real model."""
@@ -141,7 +146,7 @@ class Countdown(Task):
         def draw(_: int, rng: Random) -> Problem:
             while True:  # one problem in five is held out and the others are not, so a few draws are enough
                 problem = draw_problem(rng, self.numbers, self.largest, self.largest_target)
-                if in_split(held_out(problem.id), split):
+                if in_split(is_held_out(problem.numbers, problem.target), split):
                     return problem
 
         rngs = [Random(f"{seed}:countdown:{i}") for i in range(count)]
@@ -239,9 +244,11 @@ class CountdownJudge(Plain):
             return f"no list of two to {MOST_NUMBERS} numbers under nums or numbers"
         if any(type(number) is not int or not 0 <= number < 10**MAX_DIGITS for number in (*numbers, target)):
             return f"the numbers and the target are not all whole and of {MAX_DIGITS} digits at most"
+        assert isinstance(target, int)
         gold = {"numbers": numbers, "target": target}
-        asked = question or ask(numbers, int(target or 0), "sentence")
-        return Item("", asked, gold, difficulty=float(len(numbers)))
+        asked = question or ask(numbers, target, "sentence")
+        name = Problem(tuple(sorted(numbers)), target).id
+        return Item(name, asked, gold, difficulty=float(len(numbers)))
 
     def judge(self, item: Item, answer: str) -> Verdict:
         """As the task `countdown` does."""

@@ -80,6 +80,15 @@ def reads_as_python(text: str) -> bool:
     return bool(text.strip()) and any(map(try_parse, (text.strip(), *_bodies("def f():\n", text))))
 
 
+def is_program(text: str) -> bool:
+    """Whether a text is a program by itself, and not the body of a function."""
+    try:
+        compile(text, "program.py", "exec")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
 def try_parse(source: str) -> ast.Module | None:
     """A source's tree, or None."""
     try:

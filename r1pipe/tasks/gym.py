@@ -1,22 +1,23 @@
 """reasoning-gym's tasks by name: its generators ask, its scorers judge, in workers with a deadline."""
 
 import hashlib
-import threading
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from random import Random
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from pydantic import Field, field_validator
 
 from r1pipe import jsonl
 from r1pipe.errors import EnvironmentUnfit, UsageError
-from r1pipe.machine import cores
 from r1pipe.tasks.base import Item, Task, TruncatedRule, check_split, held_out, in_split
 from r1pipe.tasks.spec import TaskSpec
-from r1pipe.verify.pool import Lost, Pool
+from r1pipe.verify.notation import tidy
+from r1pipe.verify.numbers import number, quantity
+from r1pipe.verify.pool import Lost, Pool, shared
 from r1pipe.verify.verdict import Mark, Verdict, failed, undecided
 
 PREFIX: Final = "gym:"
@@ -33,8 +34,6 @@ _WORKER: Final = "r1pipe.tasks.gym_worker"
 class Gym(Task):
     """The task; `gold` is the generator's own answer, or None where it gives none and only scores."""
 
-    waits: ClassVar[bool] = True
-
     generator: str
     config: str
     """JSON: the generator's options, with its own seed and size."""
@@ -45,6 +44,11 @@ class Gym(Task):
     def name(self) -> str:
         """`gym:chain_sum`."""
         return f"{PREFIX}{self.generator}"
+
+    @property
+    def waits(self) -> bool:
+        """A worker judges."""
+        return True
 
     def items(self, split: str, count: int | None, seed: int) -> list[Item]:
         """Different items in the order of the seed, again from the start once all have come.
@@ -87,23 +91,39 @@ class Gym(Task):
         """The verdict of the generator's scorer: full marks pass, anything less fails."""
         if len(answer) > MAX_LENGTH:
             return failed("answer too long", answer[:200])
-        found = _pool().ask(["score", self.generator, self.config, item.meta["index"], answer])
+        if item.gold is not None and (trouble := _plainly_wrong(item.gold, answer)):
+            return failed(trouble, answer)
+        index = item.meta["index"]
+        found = _pool().ask(["score", self.generator, self.config, index, item.question, answer])
         if isinstance(found, Lost):
             return undecided(f"scorer {found.reason}", answer)
         mark, reason = found
         return Verdict(Mark(mark), reason, answer)
 
 
-_lock = threading.Lock()
-_pools: list[Pool] = []
+_HEDGES: Final = re.compile(r"\b(?:or|not|either|maybe|nan)\b", re.IGNORECASE)
+
+
+def _plainly_wrong(gold: str, answer: str) -> str | None:
+    """What makes an answer wrong whatever a scorer says; several of them look for the right one in a text.
+
+    They would pass `44 or 7` for 44, `not` and the right answer, `-44`, and a `nan` that equals no number.
+    """
+    allowed = {word.lower() for word in _HEDGES.findall(gold)}
+    if any(word.lower() not in allowed for word in _HEDGES.findall(answer)):
+        return "more than one answer"
+    right = number(gold)
+    if right is None:
+        return None
+    given = quantity(tidy(answer))
+    if given is None:
+        return "not one number"
+    return "wrong answer" if (given.value > 0, given.value < 0) != (right > 0, right < 0) else None
 
 
 def _pool() -> Pool:
-    """The one that all judging shares; its workers start when they are needed."""
-    with _lock:
-        if not _pools:
-            _pools.append(Pool(_WORKER, size=cores(), deadline=SCORE_SECONDS))
-        return _pools[0]
+    """The one that all judging shares."""
+    return shared(_WORKER, SCORE_SECONDS)
 
 
 class GymSpec(TaskSpec):
@@ -112,7 +132,7 @@ class GymSpec(TaskSpec):
     name: str = f"{PREFIX}<generator>"
     config: dict[str, Any] = Field(default={})
     """The generator's own options, its `seed` among them, which is 0 if not given."""
-    size: int = Field(default=1000, ge=1)
+    size: int = Field(default=1000, ge=1, le=1_000_000)
     """How many different items there are to draw from."""
 
     @field_validator("name")

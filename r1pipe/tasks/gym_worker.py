@@ -1,11 +1,15 @@
 """reasoning-gym's generators and scorers: what runs in a worker of `r1pipe.verify.pool`, and nowhere else.
 
-A scorer may hang on an answer, and some hand it to sympy's parser, which evaluates Python. So while one is at
-work, an audit hook refuses what arithmetic has no use for: writing files, reading any outside the
-interpreter's own, starting programs, opening sockets, loading C code. Whatever it does, a deadline ends it.
+A scorer may hang on an answer, and some hand it to `eval` or to sympy's parser, which evaluates it too. So an
+answer that such a scorer is given has to be plain arithmetic, by its syntax tree. While any scorer is at
+work, an audit hook also refuses what arithmetic has no use for: writing files, reading any outside the
+interpreter's own, starting programs, opening sockets, loading C code. And a deadline ends it.
 """
 
+import ast
+import inspect
 import os
+import re
 import sys
 import tokenize
 from collections.abc import Callable
@@ -40,7 +44,8 @@ def main() -> None:
 
 
 def answer(question: list[Any]) -> Any:
-    """One of `["names"]`, `["entries", name, config, indices]`, `["score", name, config, index, answer]`."""
+    """One of `["names"]`, `["entries", name, config, indices]` and
+    `["score", name, config, index, question, answer]`."""
     what, *given = question
     answers: dict[str, Callable[..., Any]] = {"names": names, "entries": entries, "score": score}
     return answers[what](*given)
@@ -67,9 +72,13 @@ def entries(name: str, config: str, indices: list[int]) -> list[dict[str, Any]] 
     return texts
 
 
-def score(name: str, config: str, index: int, given: str) -> tuple[Mark, str]:
+def score(name: str, config: str, index: int, question: str, given: str) -> tuple[Mark, str]:
     """The mark of an answer by the generator's own scorer, and the reason for it. Full marks pass."""
     entry = _entry(name, config, index)
+    if entry["question"] != question:
+        return Mark.UNDECIDED, "the generator has made another problem"
+    if given != entry["answer"] and _evaluates(name, config) and not _is_arithmetic(given):
+        return Mark.FAIL, "not an expression"
     if trouble := _untrustworthy(name, config, index):
         return Mark.UNDECIDED, trouble
     found = _scored(name, config, given, entry)
@@ -100,6 +109,42 @@ def _scored(name: str, config: str, given: str, entry: dict[str, Any]) -> float 
         return type(error).__name__
     finally:
         _scoring = False
+
+
+@lru_cache(maxsize=16)
+def _evaluates(name: str, config: str) -> bool:
+    """Whether a generator's module evaluates texts; which texts those are, it does not tell."""
+    source = inspect.getsource(sys.modules[type(_dataset(name, config)).__module__])
+    return bool(re.search(r"\b(?:eval|parse_expr|sympify)\(", source))
+
+
+_FUNCTIONS: Final = frozenset(
+    {
+        "abs", "Abs", "acos", "asin", "atan", "cos", "cosh", "cot", "csc", "exp", "ln", "log", "sec", "sin",
+        "sinh", "sqrt", "tan", "tanh",
+    }
+)  # fmt: skip
+_PLAIN: Final = (
+    ast.Expression, ast.Constant, ast.List, ast.Tuple, ast.UnaryOp, ast.BinOp, ast.Name, ast.Call, ast.Load,
+    ast.unaryop, ast.operator,
+)  # fmt: skip
+
+
+def _is_arithmetic(text: str) -> bool:
+    """Whether a text is numbers, texts, single letters and lists of them, joined by signs and functions."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return False
+    return all(_is_plain(node) for node in ast.walk(tree))
+
+
+def _is_plain(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS and not node.keywords
+    if isinstance(node, ast.Name):
+        return len(node.id) == 1 or node.id in _FUNCTIONS or node.id == "pi"
+    return isinstance(node, _PLAIN)
 
 
 @lru_cache(maxsize=16)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, ClassVar, Final, Literal, Protocol
 
 from r1pipe.prompting import Parsed
@@ -82,7 +83,7 @@ class TextJudge(Plain):
         answer = under(row, columns)
         if question is None:
             return f"no text under {' or '.join(QUESTION_COLUMNS)}"
-        if isinstance(answer, bool) or not isinstance(answer, str | int | float) or not str(answer).strip():
+        if not _is_answer(answer):
             return f"no text or number under {' or '.join(columns)}"
         gold = gold_answer(str(answer))
         if not gold:
@@ -104,6 +105,8 @@ class TextJudge(Plain):
 
 # --- Choices
 
+MAX_LENGTH: Final = 2000
+"""Characters of an answer that is one of the choices."""
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LETTER: Final = re.compile(
     r"(?:\\text\{)?(?:option|choice|answer)?\s*[(\[]?\s*([A-Za-z])\s*[)\]]?\}?\s*(?:[.):,-]\s*(.*))?",
@@ -122,20 +125,29 @@ class ChoiceJudge(Plain):
         question = question or text_under(row, QUESTION_COLUMNS)
         if question is None:
             return f"no text under {' or '.join(QUESTION_COLUMNS)}"
-        choices = _choices(under(row, CHOICES_COLUMNS))
-        if not 2 <= len(choices) <= len(_LETTERS) or len(set(map(_same_text, choices))) < len(choices):
+        given = under(row, CHOICES_COLUMNS)
+        choices = _choices(given)
+        if not 2 <= len(choices) <= len(_LETTERS) or len(set(map(_same_text, choices)) - {""}) < len(choices):
             return f"no list of different texts under {' or '.join(CHOICES_COLUMNS)}"
         columns = (self.answer_column,) if self.answer_column else ANSWER_COLUMNS
-        place = _place_of(under(row, columns), choices)
-        if place is None:
+        places = _places_of(under(row, columns), choices, _labels(given))
+        if len(places) > 1:
+            return f"what stands under {' or '.join(columns)} is one choice's letter and another one's text"
+        if not places:
             return f"what stands under {' or '.join(columns)} is none of its {len(choices)} choices"
+        (place,) = places
         listed = "\n".join(f"{letter}) {choice}" for letter, choice in zip(_LETTERS, choices, strict=False))
         asked = f"{question}\n{listed}\nAnswer with the letter of the right choice."
         return Item("", asked, _LETTERS[place], meta={"choices": choices})
 
     def judge(self, item: Item, answer: str) -> Verdict:
-        """Pass when the answer is the right letter, with or without its text, or the text alone."""
-        place = _chosen(answer, item.meta["choices"])
+        """Pass when the answer is the right letter, with or without its text, or the text alone.
+
+        A letter is one before it is a text: where a choice's text is `C`, the answer `C` means the third.
+        """
+        choices = item.meta["choices"]
+        by_letter = _by_letter(answer, choices)
+        place = _by_text(answer, choices) if by_letter is None else by_letter
         if place is None:
             return failed("not one of the choices", answer[:200])
         letter = _LETTERS[place]
@@ -143,32 +155,48 @@ class ChoiceJudge(Plain):
 
 
 def _choices(value: Any) -> list[str]:
-    """The choices' texts: a list, a mapping by letters, or ARC's `{text: […], label: […]}`."""
+    """The choices' texts: a list, a mapping by letters, or ARC's `{text: […], label: […]}`; else nothing."""
     if isinstance(value, Mapping):
         texts = value.get("text")
-        value = texts if isinstance(texts, list) else [value[key] for key in sorted(value)]
-    return [str(each).strip() for each in value] if isinstance(value, list) else []
+        value = (
+            texts
+            if isinstance(texts, list)
+            else [value[key] for key in sorted(value) if value[key] is not None]
+        )
+    if not isinstance(value, list) or not all(type(each) in (str, int, float) for each in value):
+        return []
+    return [str(each).strip() for each in value]
 
 
-def _place_of(answer: Any, choices: Sequence[str]) -> int | None:
-    """Which choice a row names as the right one."""
+def _labels(value: Any) -> list[str]:
+    """What the row itself calls its choices, where it does."""
+    labels = value.get("label") if isinstance(value, Mapping) else None
+    return [str(label) for label in labels] if isinstance(labels, list) else []
+
+
+def _places_of(answer: Any, choices: Sequence[str], labels: Sequence[str]) -> set[int]:
+    """Which choices a row may mean by its answer: its own label, a number from 0, a letter, or a text."""
+    if str(answer) in labels[: len(choices)]:
+        return {labels.index(str(answer))}
     if isinstance(answer, int) and not isinstance(answer, bool):
-        return answer if 0 <= answer < len(choices) else None
-    return _chosen(answer, choices) if isinstance(answer, str) else None
+        return {answer} & set(range(len(choices)))
+    if not isinstance(answer, str):
+        return set()
+    return {place for place in (_by_letter(answer, choices), _by_text(answer, choices)) if place is not None}
 
 
-def _chosen(answer: str, choices: Sequence[str]) -> int | None:
-    """Which choice an answer names, by its text or its letter; None for none and for several."""
-    if len(answer) > 2000:
-        return None
+def _by_text(answer: str, choices: Sequence[str]) -> int | None:
     texts = [_same_text(choice) for choice in choices]
-    if _same_text(answer) in texts:
-        return texts.index(_same_text(answer))
-    match = _LETTER.fullmatch(answer.strip().strip("*$ ").rstrip("."))
+    return texts.index(_same_text(answer)) if _same_text(answer) in texts else None
+
+
+def _by_letter(answer: str, choices: Sequence[str]) -> int | None:
+    """`B`, `(b)`, `Option B`, `B) Paris`; None where what follows the letter is not that choice's text."""
+    match = _LETTER.fullmatch(answer.strip().strip("*$ ").rstrip(".")) if len(answer) <= MAX_LENGTH else None
     if match is None:
         return None
     place, rest = _LETTERS.index(match[1].upper()), match[2]
-    if place >= len(choices) or (rest and _same_text(rest) != texts[place]):
+    if place >= len(choices) or (rest and _same_text(rest) != _same_text(choices[place])):
         return None
     return place
 
@@ -178,6 +206,13 @@ def _same_text(text: str) -> str:
 
 
 # --- Rows
+
+
+def _is_answer(value: Any) -> bool:
+    """Whether a value is a text that says something, or a finite number."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def under(row: Mapping[str, Any], columns: Sequence[str]) -> Any:

@@ -51,9 +51,12 @@ def details(name: str) -> dict[str, Any]:
         UsageError: there is no such task.
     """
     known = {spec.shown_name(): spec for spec in specs()}
-    found = known[GymSpec.shown_name()] if name.startswith(PREFIX.rstrip(":")) else known.get(name)
+    is_gym = name == PREFIX.rstrip(":") or name.removeprefix(PREFIX) in generators()
+    found = known[GymSpec.shown_name()] if is_gym else known.get(name)
     if found is None:
-        raise UsageError(f"There is no task {name!r}{meant(name, known)} There are {', '.join(known)}.")
+        raise UsageError(
+            f"There is no task {name!r}{meant(name, known) or '.'} There are {', '.join(known)}."
+        )
     options = {
         key: " ".join(str(info.description or "").split())
         for key, info in found.model_fields.items()

@@ -14,6 +14,9 @@ from r1pipe.verify.verdict import Verdict, failed, passed
 
 QUIZ_COLUMNS: Final = ("quiz", "question", "problem")
 _USUAL: Final = ("knight", "knave")
+_WORD: Final = re.compile(r"[^\W\d_](?:[\w.' -]*[\w.])?")
+_MORE: Final = re.compile(r"[^\w\s.,;:()\[\]'\"-]")
+"""A sign that is no punctuation, such as one for `not`."""
 MAX_LENGTH: Final = 4000
 """Characters of an answer; the longest honest one over eight people is a tenth of that."""
 _FILLERS: Final = frozenset(
@@ -41,7 +44,11 @@ class LogicJudge(Plain):
         assert names is not None and solution is not None
         if len({name.casefold() for name in names}) < len(names):
             return "two people have the same name"
+        if not all(_WORD.fullmatch(name) for name in names):
+            return "a name is no word"
         truthful, lying = _kinds(words)
+        if truthful.casefold() == lying.casefold() or not all(map(_WORD.fullmatch, (truthful, lying))):
+            return "knights and knaves are called alike, or by no word"
         gold = {name: truthful if honest else lying for name, honest in zip(names, solution, strict=True)}
         form = ", ".join(f"{name} is a …" for name in names)
         asked = f"{quiz}\nAnswer with the kind of each, and nothing else: {form}."
@@ -72,7 +79,8 @@ def read_assignment(answer: str, names: Sequence[str], kinds: Sequence[str]) -> 
     said: dict[str, str] = {}
     statement = _statement(names, kinds)
     for match in statement.finditer(text):
-        kind = next(kind for kind in kinds if match["kind"].casefold().rstrip("s") == kind.casefold())
+        said_kind = match["kind"].casefold()
+        kind = next(kind for kind in kinds if said_kind in (kind.casefold(), f"{kind.casefold()}s"))
         if match["no"]:
             kind = kinds[1 - list(kinds).index(kind)]
         for name in _named(match["who"], names):
@@ -80,21 +88,23 @@ def read_assignment(answer: str, names: Sequence[str], kinds: Sequence[str]) -> 
                 return "says two things of one person"
     if missing := [name for name in names if name not in said]:
         return f"says nothing of {len(missing)} of them"
-    left = re.findall(r"[^\W\d_]+", statement.sub(" ", text))
-    return "says more than who is what" if any(word.casefold() not in _FILLERS for word in left) else said
+    left = statement.sub(" ", text)
+    more = any(word.casefold() not in _FILLERS for word in re.findall(r"[^\W\d_]+", left))
+    return "says more than who is what" if more or _MORE.search(left) else said
 
 
 def _statement(names: Sequence[str], kinds: Sequence[str]) -> re.Pattern[str]:
     """`Amelia is a knight`, `Amelia: knave`, `Amelia and Evelyn are knights`, `Amelia is not a knight`."""
     name = rf"(?:{'|'.join(map(re.escape, sorted(names, key=len, reverse=True)))})"
     kind = "|".join(map(re.escape, kinds))
-    who = rf"\b{name}\b(?:(?:\s*,\s*(?:and\s+)?|\s+and\s+){name}\b)*"
+    who = rf"(?<![\w.-]){name}(?![\w-])(?:(?:\s*,\s*(?:and\s+)?|\s+and\s+){name}(?![\w-]))*"
     verb = r"(?:\s+(?:is|are)(?P<no>\s+not)?(?:\s+both)?(?:\s+an?)?\s+|\s*(?::|=|->|→|-|–)\s*(?:an?\s+)?)"
     return re.compile(rf"(?P<who>{who}){verb}(?P<kind>(?:{kind})s?)\b", re.IGNORECASE)
 
 
 def _named(who: str, names: Sequence[str]) -> list[str]:
-    return [name for name in names if re.search(rf"\b{re.escape(name)}\b", who, re.IGNORECASE)]
+    found = r"(?<![\w.-]){}(?![\w-])"
+    return [name for name in names if re.search(found.format(re.escape(name)), who, re.IGNORECASE)]
 
 
 def _kinds(words: Any) -> tuple[str, str]:

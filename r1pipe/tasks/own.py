@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 
 from r1pipe.errors import UsageError
 from r1pipe.hints import meant
-from r1pipe.tasks.base import Split, Task
+from r1pipe.tasks.base import MISTAKES, Split, Task
 from r1pipe.tasks.spec import TaskSpec, specs
 
 GROUP: Final = "r1pipe.tasks"
@@ -32,12 +32,12 @@ class OwnSpec(TaskSpec):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        if ":" in name or name in entry_names():
+        if all(name.partition(":")) or name in entry_names():
             return name
         known = [*(spec.shown_name() for spec in specs()), *entry_names()]
         raise ValueError(
-            f"there is no task {name!r}{meant(name, known)} There are {', '.join(known)}; one of your own is "
-            "named 'module:Class'"
+            f"there is no task {name!r}{meant(name, known) or ';'} there are {', '.join(known)}, "
+            "and 'module:Class' for one of your own"
         )
 
     @property
@@ -54,7 +54,7 @@ class OwnSpec(TaskSpec):
         made = _call(self.name, _load(self.name), self.options)
         if not isinstance(made, Task):
             raise UsageError(f"The task {self.name!r} is a {type(made).__name__}, no r1pipe.tasks.Task.")
-        if made.truncated != self.truncated:
+        if "truncated" in self.model_fields_set:
             object.__setattr__(made, "truncated", self.truncated)  # it may be a frozen dataclass
         return made
 
@@ -67,14 +67,14 @@ def entry_names() -> list[str]:
 def _load(name: str) -> Callable[..., Any]:
     """The class; a module beside the recipe is found as `python -m` would find it."""
     module, _, attribute = name.partition(":")
-    if not attribute:
-        found: Callable[..., Any] = entry_points(group=GROUP)[name].load()
-        return found
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
+        if not attribute:
+            found: Callable[..., Any] = entry_points(group=GROUP)[name].load()
+            return found
         made: Callable[..., Any] = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, SyntaxError) as error:
+    except (ImportError, SyntaxError, *MISTAKES) as error:
         raise UsageError(
             f"The task {name!r} cannot be loaded: {type(error).__name__}: {error}. It is looked for in the "
             "current folder and among installed packages, as module:Class."
@@ -85,5 +85,7 @@ def _load(name: str) -> Callable[..., Any]:
 def _call(name: str, make: Callable[..., Any], options: dict[str, Any]) -> Any:
     try:
         return make(**options)
-    except TypeError as error:
-        raise UsageError(f"The task {name!r} refuses its options: {error}.") from error
+    except MISTAKES as error:
+        raise UsageError(
+            f"The task {name!r} refuses its options: {type(error).__name__}: {error}."
+        ) from error

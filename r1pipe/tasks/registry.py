@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Discriminator, Tag, TypeAdapter
+from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter
 
 from r1pipe.errors import UsageError
 from r1pipe.tasks.base import Item, Task
@@ -11,7 +11,7 @@ from r1pipe.tasks.countdown import CountdownSpec
 from r1pipe.tasks.documents import DocumentsSpec
 from r1pipe.tasks.gym import PREFIX, GymSpec
 from r1pipe.tasks.own import OwnSpec
-from r1pipe.tasks.rows import ChoiceSpec, CodeSpec, ExactSpec, LogicSpec, MathSpec, Rows, RowsSpec
+from r1pipe.tasks.rows import ChoiceSpec, CodeSpec, ExactSpec, LogicSpec, MathSpec, RowsSpec
 from r1pipe.tasks.spec import TaskSpec
 
 _OWN: Final = "module:Class"
@@ -41,7 +41,9 @@ AnyTask = Annotated[
 ]
 """A task as a recipe may write it."""
 
-TaskSpecs = Annotated[list[AnyTask], BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
+TaskSpecs = Annotated[
+    list[AnyTask], Field(min_length=1), BeforeValidator(lambda v: v if isinstance(v, list) else [v])
+]
 """One task or a list of them, as a recipe may write it."""
 
 _ADAPTER: Final[TypeAdapter[TaskSpec]] = TypeAdapter(AnyTask)
@@ -71,20 +73,24 @@ def mixture(specs: Sequence[TaskSpec], count: int | None, seed: int) -> list[tup
     if not specs:
         raise UsageError("A mixture needs at least one task.")
     if count is None:
-        return _told_apart([pair for spec in specs for pair in items_of(spec, seed)])
+        return told_apart([pair for spec in specs for pair in items_of(spec, seed)])
     turns = _turns([spec.weight for spec in specs], count)
     streams = [iter(_stream(spec, turns.count(i), seed)) for i, spec in enumerate(specs)]
-    return _told_apart([next(streams[turn]) for turn in turns])
+    return told_apart([next(streams[turn]) for turn in turns])
 
 
-def _told_apart(pairs: list[tuple[Task, Item]]) -> list[tuple[Task, Item]]:
-    """The same, if an id names one problem: traces are counted, capped and deduplicated by it."""
+def told_apart(pairs: list[tuple[Task, Item]]) -> list[tuple[Task, Item]]:
+    """The same, if an id names one problem: traces are counted, capped and deduplicated by it.
+
+    Raises:
+        UsageError: two problems have one id.
+    """
     known: dict[str, Item] = {}
     for task, item in pairs:
-        if not isinstance(task, Rows):  # the tiny world asks a problem in several orders of its numbers
+        if task.rewords:
             continue
         other = known.setdefault(item.id, item)
-        if other.gold != item.gold and other.question != item.question:
+        if other.gold != item.gold or other.question != item.question:
             raise UsageError(
                 f"Two problems have the id {item.id!r}: {other.question[:60]!r} and {item.question[:60]!r}. "
                 "Give the rows of different files different ids."
@@ -95,6 +101,8 @@ def _told_apart(pairs: list[tuple[Task, Item]]) -> list[tuple[Task, Item]]:
 def _stream(spec: TaskSpec, count: int, seed: int) -> list[tuple[Task, Item]]:
     task = spec.make()
     items = task.items(spec.chosen_split, count if spec.count is None else min(count, spec.count), seed)
+    if not items:
+        raise UsageError(f"The task {task.name!r} gives no items of the split {spec.chosen_split!r}.")
     return [(task, items[i % len(items)]) for i in range(count)]
 
 

@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,7 @@ from r1pipe.verify.verdict import Verdict
 
 JudgeName = Literal["exact", "number", "math", "choice", "logic", "code", "countdown"]
 JUDGE_NAMES: Final[tuple[JudgeName, ...]] = get_args(JudgeName)
+ID_COLUMNS: Final = ("id", "task_id")
 JUDGE_COLUMN: Final = "judge"
 """A row that has it names its own judge."""
 
@@ -35,24 +36,27 @@ JUDGE_COLUMN: Final = "judge"
 class Rows(Task):
     """The task; what an item's `gold` is depends on its judge, whose name is in its `meta`."""
 
-    waits: ClassVar[bool] = True
-
     pool: tuple[Item, ...]
     judges: Mapping[str, RowJudge]
     bad: tuple[BadRow, ...] = ()
     name: str = "jsonl"
     truncated: TruncatedRule = "fail"
 
+    @property
+    def waits(self) -> bool:
+        """Whether one of its judges does."""
+        return any(self.judges[name].waits for name in {item.meta["judge"] for item in self.pool})
+
     def items(self, split: str, count: int | None, seed: int) -> list[Item]:
         """Rows in the order of the seed, none twice before all have come once.
 
-        One in five is held out, by the hash of its question.
+        One in five is held out, by the hash of its id if the row has one, else of its question.
 
         Raises:
             UsageError: no such split, or nothing in it.
         """
         check_split(self, split)
-        pool = [item for item in self.pool if in_split(held_out(item.question), split)]
+        pool = [item for item in self.pool if in_split(held_out(item.meta["problem"]), split)]
         if not pool:
             raise UsageError(
                 f"None of the {len(self.pool)} rows falls into the split {split!r}; set split: all."
@@ -89,12 +93,16 @@ class Reader:
     def pool(self, rows: Sequence[Located]) -> tuple[Item, ...]:
         """The items of the rows that can be asked, in order; the others are in `bad` afterwards."""
         pool: dict[str, tuple[Item, Located]] = {}
+        questions: set[str] = set()
         for each in rows:
             item = self._item(each.row)
             if isinstance(item, Item) and item.id in pool:
                 item = f"the id {item.id!r} came before"
+            if isinstance(item, Item) and item.question in questions:
+                item = "the question came before"
             if isinstance(item, Item):
                 pool[item.id] = item, each
+                questions.add(item.question)
             else:
                 self.bad.append(each.bad(item))
         for name, judge in self.judges.items():
@@ -105,36 +113,45 @@ class Reader:
         return tuple(item for item, _ in pool.values())
 
     def _item(self, row: Mapping[str, Any]) -> Item | str:
-        named = row.get(JUDGE_COLUMN) or self.judge
-        if named not in self.judges:
+        named = row.get(JUDGE_COLUMN)
+        named = self.judge if named is None else named
+        if not isinstance(named, str) or named not in self.judges:
             return f"there is no judge {named!r}; there are {', '.join(self.judges)}"
         question = None
         if self.question_column is not None:
             question = _filled(self.question_column, row)
             if not question:
-                return f"no text under {self.question_column}"
+                return _without(f"no text under {self.question_column}", row)
         item = self.judges[named].item(row, question)
         if isinstance(item, str):
-            return item
-        name = next((row[key] for key in ("id", "task_id") if row.get(key) is not None), None)
-        digest = hashlib.sha256(item.question.encode(errors="replace")).hexdigest()[:16]
+            return _without(item, row) if item.startswith("no ") else item
+        name = next((row[key] for key in ID_COLUMNS if row.get(key) not in (None, "")), None)
+        if isinstance(name, bool) or not isinstance(name, str | int | None):
+            return f"an id is a text or a whole number, not {name!r}"
+        problem = item.id or (" ".join(item.question.split()) if name is None else str(name))
+        digest = hashlib.sha256(problem.encode(errors="replace")).hexdigest()[:16]
         return replace(
             item,
-            id=f"row-{digest}" if name is None else str(name),
+            id=item.id or (f"row-{digest}" if name is None else str(name)),
             reasoning=self.reasoning,
             difficulty=difficulty_of(row) if item.difficulty is None else item.difficulty,
-            meta={**item.meta, "judge": named},
+            meta={**item.meta, "judge": named, "problem": problem},
         )
+
+
+def _without(reason: str, row: Mapping[str, Any]) -> str:
+    """The reason, and what is there instead."""
+    return f"{reason}; the row has: {', '.join(map(str, row)) or 'nothing'}"
 
 
 def _filled(column: str, row: Mapping[str, Any]) -> str | None:
     """What stands under a column, or a text in which each `{column}` is replaced by what stands there."""
-    columns = re.findall(r"\{(\w+)\}", column) or [column]
+    columns = re.findall(r"\{([^{}]+)\}", column) or [column]
     if any(not isinstance(row.get(each), str) for each in columns):
         return None
     if columns == [column]:
         return str(row[column]).strip()
-    return re.sub(r"\{(\w+)\}", lambda match: row[match[1]], column).strip()
+    return re.sub(r"\{([^{}]+)\}", lambda match: row[match[1]], column).strip()
 
 
 # --- As a recipe writes them
@@ -151,7 +168,7 @@ class DataSpec(TaskSpec):
     """Which of the data set's configurations, where it has several: `main` for openai/gsm8k."""
     dataset_split: str = "train"
     """Which of the data set's own splits is read."""
-    question_column: str | None = None
+    question_column: str | None = Field(default=None, min_length=1)
     """The column of the question, or a text with columns in it: `{Body} {Question}`."""
     answer_column: str | None = None
     """The column of the right answer; `answer` or `solution` when it is not set."""
@@ -165,6 +182,10 @@ class DataSpec(TaskSpec):
     def _one_source(self) -> "DataSpec":
         if (self.path is None) == (self.dataset is None):
             raise ValueError(f"task {self.name!r} needs a path or a dataset, and not both")
+        if self.path is not None and (self.dataset_config is not None or self.dataset_split != "train"):
+            raise ValueError("dataset_config and dataset_split belong to `dataset`, not to `path`")
+        if self.answer_column is not None and self.judge in ("logic", "code", "countdown"):
+            raise ValueError(f"judge {self.judge!r} knows its columns by itself, and takes no answer_column")
         return self
 
     @property
@@ -215,6 +236,8 @@ class RowsSpec(DataSpec):
 
     name: Literal["jsonl"] = "jsonl"
     judge: JudgeName = "math"
+    """How answers are judged: exact, number, math, choice, logic, code or countdown. A row may name another
+    in a column `judge`."""
 
 
 class MathSpec(DataSpec):

@@ -30,7 +30,7 @@ def read_path(path: Path | str) -> tuple[list[Located], list[jsonl.BadRow]]:
         UsageError: nothing is there, it cannot be read, or it holds no rows.
     """
     path = Path(path).expanduser()
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         rows, bad = list(_parquet(path)), []
     else:
         found = [(part, *each) for part in jsonl.parts(path) for each in jsonl.scan(part)]
@@ -79,15 +79,15 @@ def _parquet(path: Path) -> Iterator[Located]:
     if not path.is_file():
         raise UsageError(f"There is no data file '{path}'. Check the path.")
     try:
-        table = parquet.read_table(path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
+        rows = parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError, OverflowError, ValueError) as error:
         raise UsageError(f"'{path}' cannot be read as Parquet: {error}.") from error
-    for number, row in enumerate(table.to_pylist(), 1):
+    for number, row in enumerate(rows, 1):
         yield Located(str(path), number, row)
 
 
 def _text(row: dict[str, Any]) -> str:
     try:
         return jsonl.dumps(row).decode()
-    except TypeError:  # Parquet knows types that JSON does not
+    except (TypeError, ValueError):  # Parquet knows types and numbers that JSON does not
         return str(row)

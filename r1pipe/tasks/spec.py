@@ -12,7 +12,7 @@ from r1pipe.tasks.base import Split, Task, TruncatedRule
 class TaskSpec(BaseModel, ABC):
     """The base of every task's spec; a subclass gives `name` its type, and adds the task's own fields."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     usual_split: ClassVar[Split] = "all"
     """Meant where a recipe names none."""
@@ -45,7 +45,11 @@ class TaskSpec(BaseModel, ABC):
     @model_validator(mode="before")
     @classmethod
     def _bare_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+        if isinstance(value, str):
+            return {"name": value}
+        if not isinstance(value, dict | TaskSpec):
+            raise ValueError(f"a task is its name, or a mapping with a `name`, not {value!r}")
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -256,7 +256,3 @@ def _new_pool(jobs: int | None, questions: int) -> Pool:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def check_golds(golds: Sequence[str], jobs: int | None = None) -> list[str | None]:
-    return [None] * len(golds)

@@ -27,6 +27,7 @@ from typing import Any, Final, Self
 
 from r1pipe import jsonl
 from r1pipe.errors import EnvironmentUnfit
+from r1pipe.machine import cores
 
 START_SECONDS: Final = 120.0
 """For a worker to load its libraries; on a busy machine that has taken a minute."""
@@ -113,6 +114,35 @@ class Pool:
         self._workers.clear()
 
 
+_lock = threading.Lock()
+_shared: dict[tuple[int, str], Pool] = {}
+
+
+def shared(module: str, deadline: float) -> Pool:
+    """The pool of this process that single questions to `module` share, with a worker for each core at most.
+
+    One for each process: a fork of this one must not read its answers.
+    """
+    with _lock:
+        key = os.getpid(), module
+        if key not in _shared:
+            _shared[key] = Pool(module, size=cores(), deadline=deadline)
+        return _shared[key]
+
+
+_INHERITED: Final = (
+    "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV",
+)  # fmt: skip
+
+
+def _environment() -> dict[str, str]:
+    """What a worker needs to start, and no secret of anybody's; sets have the same order in every worker."""
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    # Some processors' older numerical libraries are told by these what to leave alone.
+    inherited |= {name: value for name, value in os.environ.items() if name.startswith("OPENBLAS_")}
+    return {**inherited, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+
+
 @dataclass(eq=False)
 class _Worker:
     """A process and how often it was asked."""
@@ -137,7 +167,7 @@ class _Worker:
             stderr=subprocess.DEVNULL,
             bufsize=0,
             start_new_session=True,  # Ctrl-C is for the parent, which ends its workers itself
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env=_environment(),
         )
         return cls(process)
 

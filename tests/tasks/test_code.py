@@ -61,7 +61,7 @@ BLOCK = "```python\ndef f(): pass\n```"
         (f"so </think> It is:\n{BLOCK}", "def f(): pass"),
         ("so </think> <answer>def f(): pass</answer>", "def f(): pass"),
         ("so </think> <answer>\n    return x\n</answer>", "    return x"),
-        ("so </think> def f(): pass", " def f(): pass"),
+        ("so </think> def f(): pass", "def f(): pass"),
         ("so </think>```python\na = 1\n```\nor rather\n```py\na = 2\n```", "a = 2"),
         ("so </think>```Python\na = 1\n```\n```\noutput\n```", "a = 1"),
         ("so </think>```\na = 1\n```", "a = 1"),

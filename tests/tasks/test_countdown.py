@@ -218,3 +218,11 @@ def test_rows_of_countdown() -> None:
     assert judge.item({"nums": [1], "target": 1}, None) == "no list of two to 6 numbers under nums or numbers"
     for row in ({"nums": [1, 2.5], "target": 3}, {"nums": [1, True], "target": 3}, {"numbers": [1, 2]}):
         assert judge.item(row, None) == "the numbers and the target are not all whole and of 6 digits at most"
+
+
+@pytest.mark.parametrize("numbers", [3, 4])
+def test_no_tier_trains_on_what_another_holds_out(numbers: int) -> None:
+    """A drawn problem that is one of the closed space's is held out where that holds it out."""
+    closed = {problem.id for problem in problems(numbers, "held-out")}
+    drawn = Countdown(numbers=numbers, largest=13).items("seen", 2000, 0)
+    assert not closed & {item.id for item in drawn}

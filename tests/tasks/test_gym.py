@@ -2,6 +2,7 @@
 
 import importlib.util
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from r1pipe.errors import EnvironmentUnfit, UsageError
 from r1pipe.tasks import Item, Task, gym, gym_worker, task_spec
+from r1pipe.verify.pool import Pool
 from r1pipe.verify.verdict import Completion, Mark
 
 pytest.importorskip("reasoning_gym", reason="the extra 'gym' is not installed")
@@ -111,6 +113,11 @@ def test_generators() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
+        "[setattr(__import__('sys').modules['r1pipe.tasks.gym_worker'],'_scoring',False), "
+        "open('{canary}','w').write('x')]",
+        "[setattr(__import__('sys').modules['r1pipe.tasks.gym_worker'],'_scored',lambda *a: 1.0),'x'][1:]",
+        "[open][0]('{canary}', 'w')",
+        "exec(chr(111))",
         "__import__('os').system('touch {canary}')",
         "open('{canary}', 'w').write('x')",
         "__import__('subprocess').run(['touch', '{canary}'])",
@@ -124,27 +131,68 @@ def test_generators() -> None:
         "\x00",
     ],
 )
-def test_hostile_answers(answer: str, tmp_path: Path) -> None:
-    """Answers that sympy's parser evaluates reach nothing, pass never, and leave the worker usable."""
+@pytest.mark.parametrize("name", ["countdown", "spiral_matrix"])
+def test_hostile_answers(name: str, answer: str, tmp_path: Path) -> None:
+    """What `eval` or sympy's parser would run reaches nothing, passes never, and leaves the worker as it was."""
     canary = tmp_path / "canary"
-    countdown = task("countdown", size=5)
-    (item,) = countdown.items("all", 1, 0)
+    evaluating = task(name, size=5)
+    (item,) = evaluating.items("all", 1, 0)
     begun = time.monotonic()
-    verdict = countdown.judge_answer(item, answer.replace("{canary}", str(canary)))
+    verdict = evaluating.judge_answer(item, answer.replace("{canary}", str(canary)))
     assert not verdict.passed and time.monotonic() - begun < gym.SCORE_SECONDS + 10
     assert not canary.exists()
-    assert countdown.judge_answer(item, str(item.gold)).passed
+    assert evaluating.judge_answer(item, str(item.gold)).passed
+    assert not evaluating.judge_answer(item, "nonsense at all").passed
+
+
+@pytest.mark.parametrize("answer", ["44 or 7", "-44", "nan", "0", "not 44", "44 45", "forty"])
+def test_guesses(answer: str) -> None:
+    """Several of the scorers look for the right number in a text; here it is one number, of its sign."""
+    assert gym._plainly_wrong("44", answer) is not None
+    assert gym._plainly_wrong("44", "$44.00") is None
+
+
+def test_hedges() -> None:
+    """A word that leaves it open makes several answers, unless the right one has it too."""
+    assert gym._plainly_wrong("Zoey is a knight", "not Zoey is a knight") == "more than one answer"
+    assert gym._plainly_wrong("a and not b", "a and not b") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("[1, 2, 3]", True), ("[['a', 'b']]", True), ("x**2 + 3*x - sin(x)", True), ("(3 + 4) * -5", True),
+        ("pi / 2", True), ("open('x')", False), ("().__class__", False), ("[x for x in y]", False),
+        ("lambda: 1", False), ("exec", False), ("Integral(x, x)", False), ("expand(x)", False), ("1 2", False),
+        ("f(x)", False), ("sin(x, y=1)", False),
+    ],
+)  # fmt: skip
+def test_plain_arithmetic(text: str, plain: bool) -> None:
+    """What a scorer that evaluates may be given: no names but single letters, no calls but of functions."""
+    assert gym_worker._is_arithmetic(text) is plain
+
+
+def test_the_same_problems_in_every_process() -> None:
+    """Some generators depend on the order of a set, which every worker has the same."""
+    letters = task("isomorphic_strings", size=30)
+    first = letters.items("all", None, 0)
+    assert letters.items("all", None, 0) == first
+    assert all(letters.judge_answer(item, str(item.gold)).passed for item in first[:5])
 
 
 def test_the_worker_in_process() -> None:
     """What a worker answers, without the process around it."""
     assert "chain_sum" in gym_worker.answer(["names"])
     (entry,) = gym_worker.answer(["entries", "chain_sum", CONFIG, [3]])
-    assert gym_worker.answer(["score", "chain_sum", CONFIG, 3, entry["answer"]]) == (Mark.PASS, "")
-    assert gym_worker.answer(["score", "chain_sum", CONFIG, 3, "x"]) == (Mark.FAIL, "wrong answer")
+    asked = ["score", "chain_sum", CONFIG, 3, entry["question"]]
+    assert gym_worker.answer([*asked, entry["answer"]]) == (Mark.PASS, "")
+    assert gym_worker.answer([*asked, "x"]) == (Mark.FAIL, "wrong answer")
+    other = gym_worker.answer(["score", "chain_sum", CONFIG, 3, "another question", "x"])
+    assert other == (Mark.UNDECIDED, "the generator has made another problem")
     assert "no generator 'nothing'" in gym_worker.answer(["entries", "nothing", CONFIG, [0]])
     assert "refuses: TypeError" in gym_worker.answer(["entries", "chain_sum", '{"a":1}', [0]])
-    unreadable = gym_worker.answer(["score", "prime_factorization", CONFIG, 0, "junk"])
+    (primes,) = gym_worker.answer(["entries", "prime_factorization", CONFIG, [0]])
+    unreadable = gym_worker.answer(["score", "prime_factorization", CONFIG, 0, primes["question"], "junk"])
     assert unreadable == (Mark.FAIL, "the scorer cannot read it: ValueError")
 
 
@@ -176,7 +224,7 @@ def test_a_slow_scorer_is_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
     """The judge's own time-out is nobody's fault."""
     sums = task("chain_sum", size=5)
     item = Item("i", "q", "1", meta={"index": 0})
-    monkeypatch.setattr(gym, "_pools", [])
-    monkeypatch.setattr(gym, "SCORE_SECONDS", 0.001)
-    verdict = sums.judge_answer(item, "1")
+    with closing(Pool("r1pipe.tasks.gym_worker", size=1, deadline=0.001)) as pool:
+        monkeypatch.setattr(gym, "_pool", lambda: pool)
+        verdict = sums.judge_answer(item, "1")
     assert (verdict.mark, verdict.reason) == (Mark.UNDECIDED, "scorer timed out")

@@ -75,11 +75,29 @@ def test_choices_are_judged(answer: str, extracted: str | None, passes: bool) ->
         assert verdict.reason == "not one of the choices"
 
 
-def test_a_text_before_a_letter() -> None:
-    """A choice whose text is a letter is meant by that text."""
-    item = choice(answer=2)
-    assert isinstance(item, Item) and item.gold == "C"
-    assert ChoiceJudge().judge(item, "B").extracted == "C"
+def test_choices_that_are_letters() -> None:
+    """A letter is one before it is a text; a row that may mean either is set aside, a number is plain."""
+    vitamins = ["B", "C", "A", "D"]
+    item = choice(answer=1, choices=vitamins)
+    assert isinstance(item, Item) and item.gold == "B"
+    assert ChoiceJudge().judge(item, "B").passed and not ChoiceJudge().judge(item, "C").passed
+    assert choice(answer="B", choices=vitamins) == (
+        "what stands under answer or solution is one choice's letter and another one's text"
+    )
+
+
+def test_labels_of_the_row() -> None:
+    """ARC calls some of its choices 1 to 4; the answer is one of these before it is a text."""
+    item = choice(choices={"text": ["3", "1", "2", "4"], "label": ["1", "2", "3", "4"]}, answer="1")
+    assert isinstance(item, Item) and item.gold == "A"
+
+
+@pytest.mark.parametrize("choices", [["a", None, "c"], ["a", {"b": 1}], ["a", ""], ["a", True], "ab"])
+def test_choices_that_are_none(choices: Any) -> None:
+    """Nulls, empty texts and structures are no choices; a mapping's null letters are left out."""
+    assert choice(choices=choices) == "no list of different texts under choices or options"
+    item = choice(choices={"A": "Rome", "B": "Paris", "C": None}, answer="B")
+    assert isinstance(item, Item) and item.meta["choices"] == ["Rome", "Paris"]
 
 
 @given(st.text(max_size=50))

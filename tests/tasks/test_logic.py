@@ -63,6 +63,8 @@ def test_right(answer: str) -> None:
         ("", "says nothing of 3 of them"),
         ("Amelia and Al are knights, Evelyn is a knave, Al is a knave", "says two things of one person"),
         ("Amelia and Al are knights, Evelyn is a knave, or Zoe is a knave", "says more than who is what"),
+        ("¬Amelia is a knight, Al is a knight, Evelyn is a knave", "says more than who is what"),
+        ("~(Amelia is a knight), Al is a knight, Evelyn is a knave", "says more than who is what"),
         ("If Amelia is a knight, Al is a knight, Evelyn is a knave", "says more than who is what"),
         ("Amelia is a knight, Al is a knight, Evelyn is a knave " * 100, "answer too long"),
         ("Amelia is a knight, Pal is a knight, Evelyn is a knave", "says nothing of 1 of them"),
@@ -83,6 +85,21 @@ def test_other_words() -> None:
     assert not JUDGE.judge(made, "Amelia and Al are knights, Evelyn is a knave").passed
 
 
+def test_names_and_kinds_of_other_forms() -> None:
+    """A name inside another, one with a hyphen or full stops, and a kind that ends in s."""
+    names = ["Mary", "Mary-Ann", "J.R.", "Anne Marie"]
+    row = {
+        **ROW,
+        "names": names,
+        "solution": [True, False, True, False],
+        "knight_knave": {"knight": "boss", "knave": "serf"},
+    }
+    made = JUDGE.item(row, None)
+    assert isinstance(made, Item)
+    assert JUDGE.judge(made, JUDGE.right_answer(made)).passed
+    assert not JUDGE.judge(made, "Mary-Ann is a boss, J.R. is a boss, Anne Marie is a serf").passed
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -90,6 +107,16 @@ def test_other_words() -> None:
         ({"names": ["A", "B"]}, "`names` and `solution` are not as many names and truths"),
         ({"solution": [1, 0, 1]}, "`names` and `solution` are not as many names and truths"),
         ({"names": ["A", "a", "B"]}, "two people have the same name"),
+        ({"names": ["A", "", "B"]}, "a name is no word"),
+        ({"names": ["A", " C", "B"]}, "a name is no word"),
+        (
+            {"knight_knave": {"knight": "x", "knave": "X"}},
+            "knights and knaves are called alike, or by no word",
+        ),
+        (
+            {"knight_knave": {"knight": "", "knave": "b"}},
+            "knights and knaves are called alike, or by no word",
+        ),
     ],
 )
 def test_broken_rows(change: dict[str, object], reason: str) -> None:

@@ -42,7 +42,7 @@ def test_chosen_split(value: Any, split: str) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("coutdown", "there is no task 'coutdown'; did you mean 'countdown'\\? There are countdown, "),
+        ("coutdown", "there is no task 'coutdown'; did you mean 'countdown'\\? there are countdown, "),
         ({"name": "countdown", "path": "a.jsonl"}, "takes no 'path'; it belongs to tasks 'jsonl', 'math', "),
         ({"name": "documents", "numbers": 4}, "belongs to task 'countdown'"),
         ({"name": "math", "path": "a", "isolation": "limits-only"}, "belongs to task 'code'"),
@@ -125,3 +125,39 @@ def test_an_id_names_one_problem(tmp_path: Path) -> None:
     for count in (2, None):
         with pytest.raises(UsageError, match="Two problems have the id '1': 'a' and 'b'"):
             mixture(specs, count, 0)
+
+
+def test_an_id_with_another_question_or_answer(tmp_path: Path) -> None:
+    """Either of them makes it another problem."""
+    for rows in (
+        (
+            '{"id": 1, "question": "capital of France?", "answer": "A"}',
+            '{"id": 1, "question": "largest planet?", "answer": "A"}',
+        ),
+        ('{"id": 1, "question": "a", "answer": "A"}', '{"id": 1, "question": "a", "answer": "B"}'),
+    ):
+        specs = []
+        for number, row in enumerate(rows):
+            path = tmp_path / f"{number}.jsonl"
+            path.write_text(row)
+            specs.append(_spec({"name": "exact", "path": str(path)}))
+        with pytest.raises(UsageError, match="Two problems have the id '1'"):
+            mixture(specs, None, 0)
+
+
+@pytest.mark.parametrize("value", [None, 5, ["countdown"]])
+def test_what_is_no_task(value: Any) -> None:
+    """It says what one looks like."""
+    with pytest.raises(ValidationError, match="a task is its name, or a mapping with a `name`"):
+        _spec(value)
+
+
+def test_columns_that_have_no_use() -> None:
+    """An option that would do nothing is refused."""
+    for options, message in (
+        ({"name": "logic", "path": "a", "answer_column": "b"}, "knows its columns by itself"),
+        ({"name": "math", "path": "a", "dataset_split": "test"}, "belong to `dataset`"),
+        ({"name": "countdown", "weight": float("inf")}, "finite"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            _spec(options)

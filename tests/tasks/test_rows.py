@@ -54,8 +54,9 @@ def test_bad_rows_are_set_aside_with_their_place(tmp_path: Path) -> None:
     assert [(item.question, item.gold) for item in task.pool] == [("1 + 1", "2"), ("2 + 2", "4")]
     reasons = {row.line: row.reason for row in task.bad}
     assert sorted(reasons) == [2, 4, 5, 6, 7, 8, 9, 10]
-    assert reasons[4] == "no text or number under answer or solution"
-    assert reasons[5] == reasons[6] == "no text under question or problem or prompt"
+    assert reasons[4] == "no text or number under answer or solution; the row has: question"
+    assert reasons[5] == "no text under question or problem or prompt; the row has: answer"
+    assert reasons[6] == "no text under question or problem or prompt; the row has: question, answer"
     assert reasons[8] == "the id 'one' came before"
     assert reasons[9] == "the answer 'three' is not a number"
     assert reasons[10] == "the answer marks a final answer and leaves it empty"
@@ -111,3 +112,64 @@ def test_rules(tmp_path: Path) -> None:
         task = _read(path, judge=rule)
         marks[rule] = task.judge(task.pool[0], Completion("0.5", False)).mark
     assert marks == {"exact": Mark.FAIL, "number": Mark.PASS, "math": Mark.PASS}
+
+
+def test_a_row_names_its_judge(tmp_path: Path) -> None:
+    """Or the file does; a judge that is none sets the row aside, whatever it is."""
+    path = _write(
+        tmp_path / "a.jsonl",
+        {"question": "one", "answer": "1/2"},
+        {"question": "two", "answer": "1/2", "judge": "exact"},
+        {"question": "three", "choices": ["yes", "no"], "answer": "A", "judge": "choice"},
+        {"question": "four", "answer": "x", "judge": ["math"]},
+        {"question": "five", "answer": "x", "judge": "maths"},
+    )
+    task = _read(path)
+    assert [task.judge_answer(item, "0.5").passed for item in task.pool] == [True, False, False]
+    assert task.right_answer(task.pool[2]) == "A" and task.waits
+    assert [row.reason.partition(";")[0] for row in task.bad] == [
+        "there is no judge ['math']",
+        "there is no judge 'maths'",
+    ]
+
+
+def test_one_problem_has_one_name_and_one_split(tmp_path: Path) -> None:
+    """The same question twice is one problem; with an id the split is that of the id, whatever the wording."""
+    path = _write(
+        tmp_path / "a.jsonl",
+        *({"id": i, "question": f"{i} + 1", "text": f"What is {i} + 1?", "answer": i + 1} for i in range(60)),
+        {"id": 60, "question": "5 + 1", "answer": 6},
+        {"id": 1.5, "question": "7 + 7", "answer": 14},
+        {"id": "", "question": "8 + 8", "answer": 16},
+        {"question": "9 + 9", "answer": float("nan")},
+    )
+    plain, worded = _read(path), _read(path, question_column="text")
+    seen = {item.id for item in plain.items("seen", None, 0)}
+    assert seen - {item.id for item in plain.pool[60:]} == {item.id for item in worded.items("seen", None, 0)}
+    assert [row.reason for row in plain.bad] == [
+        "the question came before",
+        "an id is a text or a whole number, not 1.5",
+        "no text or number under answer or solution; the row has: question, answer",
+    ]
+    assert plain.pool[-1].id.startswith("row-")
+
+
+def test_countdown_rows_are_one_problem_in_any_order(tmp_path: Path) -> None:
+    """The numbers in another order are the same problem."""
+    rows = [{"nums": [5, 6, 4], "target": 34}, {"nums": [4, 5, 6], "target": 34}]
+    task = _read(_write(tmp_path / "a.jsonl", *rows), judge="countdown")
+    assert [item.id for item in task.pool] == ["countdown-3:4-5-6:34"]
+    assert task.bad[0].reason == "the id 'countdown-3:4-5-6:34' came before"
+    assert not task.waits
+
+
+def test_a_question_of_several_columns(tmp_path: Path) -> None:
+    """A text with columns in it, blanks in their names too; a row without one of them is set aside."""
+    path = _write(
+        tmp_path / "a.jsonl",
+        {"Body": "Ann has 3.", "The Question": "How many?", "answer": 3},
+        {"Body": "Bo has 4.", "answer": 4},
+    )
+    task = _read(path, question_column="{Body} {The Question}")
+    assert [item.question for item in task.pool] == ["Ann has 3. How many?"]
+    assert task.bad[0].reason == "no text under {Body} {The Question}; the row has: Body, answer"

@@ -81,3 +81,20 @@ def test_a_data_set_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with pytest.raises((EnvironmentUnfit, UsageError), match="no/such"):
         read_hub("no/such", None, "train", None)
+
+
+def test_what_nests_too_deep_is_set_aside(tmp_path: Path) -> None:
+    """One such line costs the others nothing."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": ' + "[" * 3000 + "1e300" + "]" * 3000 + '}\n{"question": "q"}\n')
+    rows, bad = read_path(path)
+    assert [row.row for row in rows] == [{"question": "q"}] and bad[0].line == 1
+
+
+def test_parquet_with_what_python_cannot_hold(tmp_path: Path) -> None:
+    """A text that is no UTF-8, or a time beyond all dates, is one message."""
+    path = tmp_path / "a.parquet"
+    times = pyarrow.array([2**62], pyarrow.int64()).cast(pyarrow.timestamp("s"))
+    parquet.write_table(pyarrow.table({"at": times}), path)
+    with pytest.raises(UsageError, match="cannot be read as Parquet"):
+        read_path(path)
