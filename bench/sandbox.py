@@ -11,6 +11,7 @@ import argparse
 import ast
 import copy
 import gzip
+import os
 import statistics
 import subprocess
 import sys
@@ -171,7 +172,8 @@ def page(result: dict[str, Any]) -> str:
     ]
     left_out = ", ".join(f"{name}: {', '.join(each) or 'none'}" for name, each in result["left_out"].items())
     return (
-        f"# Sandbox\n\nOne program at a time. {machine_line(result['machine'])}\n\n{table(columns, rows)}\n\n"
+        f"# Sandbox\n\nOne program at a time. {machine_line(result['machine'])} Load average of a minute: "
+        f"{result['load'][0]:.1f} before, {result['load'][1]:.1f} after.\n\n{table(columns, rows)}\n\n"
         "Right programs are the sets' own solutions; wrong ones are these with one spot changed, such that "
         f"the tests fail in a bare interpreter too. Rows left out, by set: {left_out}.\n\n"
         f"An empty program:\n\n{table(['in', 'median, s', 'least', 'most'], empty)}\n"
@@ -188,11 +190,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, help="rows of each set, where not all are wanted")
     parser.add_argument("--out", type=Path, default=Path("bench/results/sandbox.json"))
     chosen = parser.parse_args(arguments)
+    load = os.getloadavg()[0]
     result: dict[str, Any] = {"sets": {}, "left_out": {}, "machine": machine()}
     for name, path, count in SETS:
         found, result["left_out"][name] = cases(read(chosen.data / path), chosen.count or count)
         result["sets"][name] = {which: judged(found, which) for which in ("right", "wrong")}
     result["start_seconds"] = starts(chosen.rounds)
+    result["load"] = [load, os.getloadavg()[0]]
     write_result(chosen.out, result, page(result))
     both = result["sets"].values()
     return int(any(kinds["right"]["pass"] < kinds["right"]["programs"] for kinds in both)
