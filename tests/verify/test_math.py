@@ -112,13 +112,29 @@ def test_an_answer_too_long_fails_unread() -> None:
     assert judge_math("z" * 2000, "z" * 2000).passed
 
 
+@pytest.mark.parametrize(
+    ("answers", "form"),
+    [
+        (["1,000", "1000.0", "$1000$", "x = 1000"], "1000"),
+        (["1/2", r"\frac12", "0.5"], "1/2"),
+        (["(1, 2)", r"\left(1,2\right)"], "(1,2)"),
+        (["Evelyn.", r"\text{evelyn}"], "evelyn"),
+        (["x + 1", "$x+1$"], "x+1"),
+    ],
+)
+def test_equal_answers_share_a_form(answers: list[str], form: str) -> None:
+    """Whether they are right or wrong; a majority is counted by it."""
+    for gold in (answers[0], "x^2+17"):
+        assert [judge_math(gold, answer).extracted for answer in answers] == [form] * len(answers)
+
+
 def test_numbers_lists_and_words_never_reach_sympy(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are told apart without math-verify."""
     monkeypatch.setattr(verify_math, "_compared", lambda gold, answer: pytest.fail("math-verify was asked"))
     assert judge_math("1,000", "1000.0").extracted == "1000"
     assert judge_math("1000", "999") == Verdict(Mark.FAIL, "wrong answer", "999")
     assert judge_math("(1,2)", r"\left(1,\ 2\right)").passed
-    assert judge_math("5", "x^2, 5") == Verdict(Mark.FAIL, "more than one answer", "x^2, 5")
+    assert judge_math("5", "x^2, 5") == Verdict(Mark.FAIL, "more than one answer", "x^2,5")
     assert judge_math("5", "2+3").reason == "arithmetic left to do"
     assert judge_math("5", "x").reason == "wrong answer"
     assert judge_math("5", "xy").reason == "not a number"
