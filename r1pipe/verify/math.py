@@ -156,11 +156,12 @@ def _without_value(right: Named, given: str) -> Verdict | None:
             return failed("more than one answer", bare(given))
         if _left_to_do(rest):
             return failed("arithmetic left to do", bare(given))
-        if not re.search(r"[\d\\]", rest):
+        if _WORD.search(rest) or not re.search(r"[\d\\]", rest):
             return failed("not a number", bare(given))
     return None
 
 
+_WORD: Final = re.compile(r"(?<![a-zA-Z\\{])(?!sqrt)[a-zA-Z]{4,}")  # in a number, only `\text{}` holds words
 _ARITHMETIC: Final = re.compile(r"\\(?:frac|times|cdot|div)(?![a-zA-Z])")
 _LEFT_TO_DO: Final = re.compile(r"[\d)}] ?[-+*(#] ?[-\d.({#]", re.ASCII)
 

@@ -10,9 +10,9 @@ import pytest
 from r1pipe.verify.pool import Lost, Pool
 
 CHECKS = 20_000
-KILL_EVERY = (0.8, 2.0)
+KILL_EVERY = (1.5, 3.0)
 """Seconds between two kills; a worker takes most of one to start."""
-STOP_AFTER = 60.0
+STOP_AFTER = 30.0
 """Seconds of killing; the rest is left in peace, so that the test ends on a slow machine too."""
 
 
