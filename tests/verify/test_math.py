@@ -1,6 +1,7 @@
 """Answers compared with the right one: by text, by number, by mathematics."""
 
 import os
+import re
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -104,6 +105,15 @@ def test_the_rules(rule: str) -> None:
     cases = RULES[rule]
     found = [(gold, answer, judge_math(gold, answer).mark) for gold, answer, _ in cases]
     assert found == cases
+
+
+def test_the_examples_of_the_page() -> None:
+    """Where docs/verdicts.md says that an answer is equal to the right one, which stands first, it passes."""
+    page = (Path(__file__).parents[2] / "docs" / "verdicts.md").read_text(encoding="utf-8")
+    examples = re.findall(r"`([^`]+)` ([=≠]) `([^`]+)`", page.partition("### In workers")[0])
+    assert len(examples) > 60
+    said = [(gold, answer, sign == "=") for gold, sign, answer in examples]
+    assert [(gold, answer, judge_math(gold, answer).passed) for gold, answer, _ in said] == said
 
 
 def test_an_answer_too_long_fails_unread() -> None:
