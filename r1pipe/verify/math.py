@@ -118,8 +118,8 @@ def _without_algebra(gold: str, answer: str) -> Verdict | None:
         return undecided("right answer is empty", given)
     if not given:
         return failed("answer is empty", given)
-    if right == given or bare(right) == bare(given):
-        return passed(given)
+    if bare(right) == bare(given):
+        return passed(_canonical(given))
     right_value = read(right, gold=True)
     if right_value is None:
         return None
@@ -130,7 +130,7 @@ def _without_algebra(gold: str, answer: str) -> Verdict | None:
         return _without_value(right_value, given)
     if right_value.name and given_value.name and right_value.name != given_value.name:
         return None  # f(x) and f(y) may define the same
-    extracted = _canonical(given_value)
+    extracted = _canonical(given)
     return passed(extracted) if same(right_value, given_value) else failed("wrong answer", extracted)
 
 
@@ -149,18 +149,19 @@ def _without_value(right: Named, given: str) -> Verdict | None:
     """What is known of an answer that cannot be read without algebra."""
     value = right.value
     if (isinstance(value, str) and len(value) > 1) or (isinstance(value, Quantity) and value.base):
-        return failed("wrong answer", given)
+        return failed("wrong answer", bare(given))
     if isinstance(value, Quantity):
         rest = named(given)[1]
         if len(split(rest)) > 1:
-            return failed("more than one answer", given)
+            return failed("more than one answer", bare(given))
         if _left_to_do(rest):
-            return failed("arithmetic left to do", given)
-        if not re.search(r"[\d\\]", rest):
-            return failed("not a number", given)
+            return failed("arithmetic left to do", bare(given))
+        if _WORD.search(rest) or not re.search(r"[\d\\]", rest):
+            return failed("not a number", bare(given))
     return None
 
 
+_WORD: Final = re.compile(r"(?<![a-zA-Z\\{])(?!sqrt)[a-zA-Z]{4,}")  # in a number, only `\text{}` holds words
 _ARITHMETIC: Final = re.compile(r"\\(?:frac|times|cdot|div)(?![a-zA-Z])")
 _LEFT_TO_DO: Final = re.compile(r"[\d)}] ?[-+*(#] ?[-\d.({#]", re.ASCII)
 
@@ -171,11 +172,15 @@ def _left_to_do(text: str) -> bool:
     return bool(_LEFT_TO_DO.search(signs)) and not re.search(r"[a-zA-Z\\^!|_]", signs)
 
 
-def _canonical(answer: Named) -> str:
+def _canonical(given: str) -> str:
+    """The form that equal answers share, as far as that can be known without algebra; for counting votes."""
+    answer = read(given)
+    if answer is None:
+        return bare(given)
     value = answer.value
     if isinstance(value, Quantity) and not (value.percent or value.unit or value.base):
         return str(value.value)
-    return bare(answer.text)
+    return value if isinstance(value, str) else bare(answer.text)
 
 
 JUDGES: Final[dict[str, Callable[[str, str], Verdict]]] = {
@@ -235,9 +240,9 @@ def _compare_all(pairs: Sequence[tuple[str, str]], jobs: int | None) -> list[Ver
 
 def _verdict(answer: str, found: Any) -> Verdict:
     if isinstance(found, Lost):
-        return undecided(f"comparison {found.reason}", answer)
+        return undecided(f"comparison {found.reason}", _canonical(answer))
     mark, reason = found
-    return Verdict(Mark(mark), reason, answer)
+    return Verdict(Mark(mark), reason, _canonical(answer))
 
 
 def _shared_pool() -> Pool:

@@ -40,6 +40,7 @@ _REWRITTEN: Final = tuple(
         (r"\\[hv]?phantom ?(?:\{[^{}]*\}|[^{\\])", ""),
         (r"\\frac(?![a-zA-Z]) ?(\d|[a-zA-Z]|\\pi(?![a-zA-Z])) ?(?=[\d{\\a-zA-Z])", r"\\frac{\1}"),
         (r"(\\frac ?\{[^{}]*\}) ?(\d|[a-zA-Z]|\\pi(?![a-zA-Z]))", r"\1{\2}"),
+        (r"\\sqrt ?(\d|[a-zA-Z](?![a-zA-Z]))", r"\\sqrt{\1}"),
         (r"\\(?:varnothing|O)(?![a-zA-Z])", r"\\emptyset"),
         (r"\\(?:leq|leqslant)(?![a-zA-Z])", r"\\le"),
         (r"\\(?:geq|geqslant)(?![a-zA-Z])", r"\\ge"),

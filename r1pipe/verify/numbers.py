@@ -136,9 +136,9 @@ _BESIDE: Final = re.compile(
     re.ASCII,
 )
 _SAYING_MORE: Final = (
-    "and or not to is if than plus minus times over divided by mod base choose factorial root sqrt pi squared "
-    "cubed half halves third thirds quarter quarters fifth fifths tenth tenths hundredths thousandths maybe "
-    "wrong less more fewer"
+    "and or not to is if than plus minus times over divided by mod base choose factorial root sqrt pi "
+    "squared cubed half halves third thirds quarter quarters fifth fifths tenth tenths hundredths "
+    "thousandths maybe wrong less more fewer"
 )
 _NO_UNIT: Final = frozenset(_SAYING_MORE.split())
 """Words that say more than what is counted; `5 or more` and `5 factorial` are not 5."""
@@ -201,7 +201,7 @@ def _counted(number: Quantity, text: str | None, word: str | None, exponent: str
         return None
     if text is not None and found and len(found[0]) < 2 and not known:
         return None
-    return replace(number, unit=known + (f"^{exponent}" if exponent else ""))
+    return replace(number, unit=known + (f"^{exponent}" if known and exponent else ""))
 
 
 def _split(text: str | None) -> list[str]:

@@ -145,6 +145,7 @@ RULES: Final[dict[str, Cases]] = {
         ("5", r"5\text{ factorial}", FAIL),
         ("3", "3 quarters", FAIL),
         (r"25\text{ cm}^2", "25 centimeters squared", PASS),
+        (r"25\text{ cm}^2", r"25\text{ tiles}^2", PASS),
         ("2t", "2", FAIL),
         ("2", "2t", FAIL),
         ("5m", "5", FAIL),
