@@ -133,7 +133,7 @@ def test_generators() -> None:
 )
 @pytest.mark.parametrize("name", ["countdown", "spiral_matrix"])
 def test_hostile_answers(name: str, answer: str, tmp_path: Path) -> None:
-    """What `eval` or sympy's parser would run reaches nothing, passes never, and leaves the worker as it was."""
+    """What `eval` or sympy's parser would run reaches nothing, passes never, and leaves the worker whole."""
     canary = tmp_path / "canary"
     evaluating = task(name, size=5)
     (item,) = evaluating.items("all", 1, 0)
@@ -163,8 +163,8 @@ def test_hedges() -> None:
     [
         ("[1, 2, 3]", True), ("[['a', 'b']]", True), ("x**2 + 3*x - sin(x)", True), ("(3 + 4) * -5", True),
         ("pi / 2", True), ("open('x')", False), ("().__class__", False), ("[x for x in y]", False),
-        ("lambda: 1", False), ("exec", False), ("Integral(x, x)", False), ("expand(x)", False), ("1 2", False),
-        ("f(x)", False), ("sin(x, y=1)", False),
+        ("lambda: 1", False), ("exec", False), ("Integral(x, x)", False), ("expand(x)", False),
+        ("1 2", False), ("f(x)", False), ("sin(x, y=1)", False),
     ],
 )  # fmt: skip
 def test_plain_arithmetic(text: str, plain: bool) -> None:

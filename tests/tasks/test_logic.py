@@ -17,6 +17,7 @@ ROW = {
     "solution": [True, True, False],
 }
 JUDGE = LogicJudge()
+ALIKE = "knights and knaves are called alike, or by no word"
 
 
 def item() -> Item:
@@ -111,11 +112,11 @@ def test_names_and_kinds_of_other_forms() -> None:
         ({"names": ["A", " C", "B"]}, "a name is no word"),
         (
             {"knight_knave": {"knight": "x", "knave": "X"}},
-            "knights and knaves are called alike, or by no word",
+            ALIKE,
         ),
         (
             {"knight_knave": {"knight": "", "knave": "b"}},
-            "knights and knaves are called alike, or by no word",
+            ALIKE,
         ),
     ],
 )

@@ -87,8 +87,8 @@ def test_a_class_keeps_its_own_rule_for_the_truncated(example: str) -> None:
 
 def test_an_own_task_without_items_or_with_one_id(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both are told before anything is asked."""
-    module = importlib.import_module(example)
     monkeypatch.syspath_prepend(str(Path.cwd()))
+    module = importlib.import_module(example)
     monkeypatch.setattr(module.Parity, "items", lambda *_: [])
     with pytest.raises(UsageError, match="gives no items of the split 'all'"):
         mixture([task_spec(f"{example}:Parity")], 5, 0)

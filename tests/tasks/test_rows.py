@@ -134,7 +134,7 @@ def test_a_row_names_its_judge(tmp_path: Path) -> None:
 
 
 def test_one_problem_has_one_name_and_one_split(tmp_path: Path) -> None:
-    """The same question twice is one problem; with an id the split is that of the id, whatever the wording."""
+    """The same question twice is one problem; with an id the split is that of the id, however worded."""
     path = _write(
         tmp_path / "a.jsonl",
         *({"id": i, "question": f"{i} + 1", "text": f"What is {i} + 1?", "answer": i + 1} for i in range(60)),
