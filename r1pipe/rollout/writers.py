@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from r1pipe.errors import UsageError
 from r1pipe.measure.samples import SampleRow
 from r1pipe.rollout.asking import Question, judged_rows
 from r1pipe.rollout.engine import Engine, Sampling
@@ -85,7 +86,13 @@ class GoldWriter:
         self._space = " " if space else ""
 
     def write(self, questions: Sequence[Question], seed: int) -> list[Written]:
-        """Give each its answer."""
+        """Give each its answer. Raises `UsageError` for one whose right answer is no text."""
+        for each in questions:
+            if not isinstance(each.item.gold, str):
+                raise UsageError(
+                    f"answers: gold writes texts, and the right answer of {each.item.id!r} is none; "
+                    "set answers: model for rows of that kind"
+                )
         texts = [f"{self._space}{each.item.gold}" for each in questions]
         return [Written(text, tokens_of(text, self.tokenizer)) for text in texts]
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
+from r1pipe.jsonl import dumps
 from r1pipe.prompting import CLOSE_ANSWER, OPEN_ANSWER, Parsed
 from r1pipe.tasks.base import Item
 from r1pipe.tasks.exercises import Unusable, gold_of, is_program, reads_as_python, whole, worded
@@ -38,8 +39,11 @@ class CodeJudge(Plain):
             return f"no text under {' or '.join(QUESTION_COLUMNS)}"
         try:
             gold = gold_of(row)
+            dumps(gold)
         except Unusable as why:
             return str(why)
+        except ValueError:  # half of a surrogate pair is in no file, and comes of an escape in JSON
+            return "a test is no Unicode text"
         return Item("", worded(asked.strip("\r\n"), gold), gold)
 
     def unusable(self, items: Sequence[Item]) -> list[str | None]:

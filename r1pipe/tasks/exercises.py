@@ -10,6 +10,7 @@
 import ast
 import builtins
 import json
+import keyword
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -103,7 +104,7 @@ def try_parse(source: str) -> ast.Module | None:
 def _check_function(row: Mapping[str, Any]) -> dict[str, Any]:
     """HumanEval. The prompt's own helpers are run beside the tests, so that no program changes them."""
     entry, test, before = row["entry_point"], row["test"], row.get("prompt")
-    if not (isinstance(entry, str) and entry.isidentifier()):
+    if not (isinstance(entry, str) and entry.isidentifier() and not keyword.iskeyword(entry)):
         raise Unusable("entry_point names no function")
     if not isinstance(before, str) or entry not in _defined(_parsed(before, "prompt")):
         raise Unusable("prompt does not begin the function that entry_point names")
@@ -144,7 +145,7 @@ def _assertions(row: Mapping[str, Any]) -> dict[str, Any]:
 def _calls(row: Mapping[str, Any], packed: Mapping[str, Any]) -> dict[str, Any]:
     """APPS's functions: arguments and results as JSON, of a function or of a method of `Solution`."""
     name = str(packed["fn_name"])
-    if not name.isidentifier():
+    if not name.isidentifier() or keyword.iskeyword(name):
         raise Unusable("fn_name names no function")
     arguments, results = _lists(packed)
     if not all(isinstance(given, list) for given in arguments):
@@ -190,9 +191,13 @@ def _unpacked(value: Any, name: str) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        return json.loads(value, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise Unusable(f"{name} is no JSON: {error}") from error
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _lines(value: Any) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from jinja2 import TemplateError
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from r1pipe.errors import UsageError
@@ -58,7 +59,13 @@ class PreferenceModel:
         text, special = f"{question}\n\n{answer}", True
         if self.tokenizer.chat_template:
             turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-            text = str(self.tokenizer.apply_chat_template(turns, tokenize=False))
+            try:
+                text = str(self.tokenizer.apply_chat_template(turns, tokenize=False))
+            except TemplateError as error:
+                raise UsageError(
+                    f"The preference model's chat template cannot be used: {type(error).__name__}: {error}. "
+                    "Correct or remove its chat_template."
+                ) from error
             special = not (self.tokenizer.bos_token and text.startswith(self.tokenizer.bos_token))
         encoded = self.tokenizer(
             text, add_special_tokens=special, truncation=True, max_length=self._max_tokens

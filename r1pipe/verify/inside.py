@@ -17,6 +17,8 @@ from typing import Any, Final
 from r1pipe.verify.channel import Lost, Peer, Trial
 
 STARTED: Final = b"started\n"
+PRELUDE: Final = "the tests' own beginning"
+"""What a reason begins with that is not the program's."""
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _SECCOMP_MODE_FILTER: Final = 2
 
@@ -91,9 +93,13 @@ def run_tests(job: Mapping[str, Any]) -> None:
     """
     peer = Peer(job["channel"], answers=("call",))
     trial, reason = Trial(), ""
+    namespace: dict[str, Any] = {"__name__": "tests"}
+    prepared = False
     try:
         with trial:
-            _test(peer, job)
+            exec(compile(job["prelude"], "prelude.py", "exec"), namespace)
+            prepared = True
+            _test(peer, job, namespace)
     except Lost:
         reason = "lost"
     except SystemExit:
@@ -102,14 +108,14 @@ def run_tests(job: Mapping[str, Any]) -> None:
         reason = "test failed"
     elif trial.error is not None:
         reason = f"raised {type(trial.error).__name__}"
+    if reason and not prepared:  # nothing of the program had run yet
+        reason = f"{PRELUDE} {reason}"
     os.write(job["report"], json.dumps({"reason": reason}).encode() + b"\n")
     os._exit(0)  # at once: what the tests left behind is nobody's affair
 
 
-def _test(peer: Peer, job: Mapping[str, Any]) -> None:
+def _test(peer: Peer, job: Mapping[str, Any], namespace: dict[str, Any]) -> None:
     offered = peer.request("names", job["names"])
-    namespace: dict[str, Any] = {"__name__": "tests"}
-    exec(compile(job["prelude"], "prelude.py", "exec"), namespace)
     for name in job["names"]:
         namespace.pop(name, None)  # what a prompt begins is not what the program makes of it
         if name in offered:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from r1pipe.verify.inside import PRELUDE
 from r1pipe.verify.isolation import Isolation, Limits
 from r1pipe.verify.process import End, Job, Ran
 from r1pipe.verify.sandbox import check_sandbox, run_jobs, run_python
@@ -118,6 +119,8 @@ def _judge_functions(program: str, tests: FunctionTests, limits: Limits, isolati
     reason = json.loads(judge.report)["reason"]
     if reason == "lost":
         return _ended(judged)
+    if reason.startswith(PRELUDE):
+        return undecided(reason)
     return failed("out of memory" if reason == "raised MemoryError" else reason) if reason else passed()
 
 

@@ -12,7 +12,7 @@ import pytest
 from r1pipe.prompting import parse
 from r1pipe.tasks.base import Item
 from r1pipe.tasks.code import CodeJudge
-from r1pipe.verify.verdict import failed, passed
+from r1pipe.verify.verdict import Mark, failed, passed
 from tests.tasks.test_exercises import HUMANEVAL, MBPP
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -135,3 +135,43 @@ def test_real_rows() -> None:
         item = _item(row)
         right = judge.right_answer(item)
         assert right is not None and judge.judge(item, right).passed, row["task_id"]
+
+
+def test_tests_that_cannot_begin_decide_nothing() -> None:
+    """A module that is not installed here is not the program's fault."""
+    row = {
+        "text": "Add.",
+        "code": "def add(a, b):\n    return a + b",
+        "test_imports": ["import no_such_module"],
+        "test_list": ["assert add(1, 2) == 3"],
+    }
+    item = CodeJudge().item(row, None)
+    assert isinstance(item, Item)
+    verdict = CodeJudge().judge(item, row["code"])
+    assert (verdict.mark, verdict.reason) == (
+        Mark.UNDECIDED,
+        "the tests' own beginning raised ModuleNotFoundError",
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"text": "q", "input_output": '{"inputs": [NaN], "outputs": ["1"]}'}, "NaN is no number of JSON"),
+        ({"text": "q", "inputs": [[1]], "outputs": [1], "fn_name": "class"}, "fn_name names no function"),
+        ({"text": "q", "inputs": '["\\ud800"]', "outputs": ["1"]}, "a test is no Unicode text"),
+    ],
+)
+def test_rows_that_no_program_could_pass(row: dict[str, Any], reason: str) -> None:
+    """They are set aside, each for itself."""
+    assert reason in str(CodeJudge().item(row, None))
+
+
+@pytest.mark.parametrize("space", ["", " ", "\n", "\n  "])
+def test_space_before_a_program(space: str) -> None:
+    """An answer without a fence begins at its first word."""
+    item = CodeJudge().item({"text": "Add.", "test_list": ["assert add(1, 2) == 3"]}, None)
+    assert isinstance(item, Item)
+    text = f"so </think> <answer>{space}def add(a, b):\n    return a + b\n</answer>"
+    program = CodeJudge().extract(parse(text, opened=True))
+    assert program is not None and CodeJudge().judge(item, program).passed

@@ -116,6 +116,7 @@ def test_text_rows() -> None:
     assert isinstance(item, Item) and judge.judge(item, "yes sir").passed
     assert judge.item({"question": "q", "answer": "no"}, None) == "no text or number under right"
     assert judge.unusable([item]) == [None]
+    assert judge.item({"question": "q", "right": float("nan")}, None) == "no text or number under right"
     assert judge.right_answer(item) == "yes  sir"
 
 
