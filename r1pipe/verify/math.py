@@ -134,7 +134,10 @@ def _without_algebra(gold: str, answer: str) -> Verdict | None:
     return passed(extracted) if same(right_value, given_value) else failed("wrong answer", extracted)
 
 
-_CHOICE: Final = re.compile(r"(?:\\text\{)?\(?([A-J])(?:\}?\)\}?|[.:]) ?\S")
+_CHOICE: Final = re.compile(
+    r"(?:\\text\{)?\(?([A-J])(?:\}?\)\}?|[.:]) "
+    r"(?![-+=*^])(?!.*(?<![a-zA-Z])(?:or|and|not|maybe)(?![a-zA-Z]))\S"
+)
 _ANY_CHOICE: Final = re.compile(r"(?<![a-zA-Z])[A-J](?:\}?\)|[.:]|(?![a-zA-Z]))")
 
 

@@ -94,9 +94,10 @@ def _guarded(work: Callable[[], tuple[Mark, str]], limit: float) -> tuple[Mark, 
 def parse(text: str) -> Any:
     """The formula that all of a tidied text is, in sympy. Raises `Unreadable`.
 
-    latex2sympy would read `3 2` as 3 + 2, `1.2.3` as a product and `12_5` as 12: none is what anybody wrote.
+    latex2sympy would read `3 2` as 3 + 2, `1.2.3` and any words as products and `12_5` as 12: none is what
+    anybody wrote, and a word times zero is zero.
     """
-    if depth(text) > MAX_DEPTH or _NOT_ONE.search(text):
+    if depth(text) > MAX_DEPTH or _NOT_ONE.search(text) or _SPOKEN.search(text):
         raise Unreadable(text)
     from math_verify.grader import should_treat_as_complex
     from math_verify.parser import NormalizationConfig, latex2sympy, normalize_latex
@@ -126,6 +127,11 @@ def parse(text: str) -> Any:
 
 
 _NOT_ONE: Final = re.compile(r"\d \d|\d\.\d*\.\d|(?<![\w}])[\d.]+ ?_", re.ASCII)
+
+
+_SPOKEN: Final = re.compile(
+    r"(?<![a-zA-Z\\{])(?:(?!sqrt|arc(?:sin|cos|tan)|infinity)[a-zA-Z]{5,}|(?:not|but|sure|maybe)(?![a-zA-Z]))"
+)
 
 
 def _parsed(text: str) -> Any:
