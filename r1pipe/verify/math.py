@@ -5,7 +5,6 @@ goes to math-verify, which reads LaTeX and compares with sympy, in worker proces
 (`symbolic`).
 """
 
-import os
 import re
 import threading
 from collections import OrderedDict
@@ -14,10 +13,11 @@ from contextlib import closing
 from fractions import Fraction
 from typing import Any, Final
 
+from r1pipe.machine import cores
 from r1pipe.prompting import boxed_answer
 from r1pipe.verify.notation import bare, named, split, tidy
 from r1pipe.verify.numbers import UNSIGNED, Quantity, number
-from r1pipe.verify.pool import Lost, Pool
+from r1pipe.verify.pool import Lost, Pool, shared
 from r1pipe.verify.values import Named, read, same
 from r1pipe.verify.verdict import Mark, Verdict, failed, passed, undecided
 
@@ -212,7 +212,6 @@ _WORKER: Final = "r1pipe.verify.symbolic"
 _MOST_KEPT: Final = 65_536
 
 _lock = threading.Lock()
-_pools: dict[int, Pool] = {}
 _found: OrderedDict[tuple[str, str], Verdict] = OrderedDict()
 
 
@@ -249,18 +248,9 @@ def _verdict(answer: str, found: Any) -> Verdict:
 
 
 def _shared_pool() -> Pool:
-    """The one that single questions share; its workers start when they are needed. One for each process: a
-    fork of this one must not read its answers."""
-    with _lock:
-        if os.getpid() not in _pools:
-            _pools.clear()
-            _pools[os.getpid()] = _new_pool(None, _cores())
-        return _pools[os.getpid()]
+    """The one that single questions share."""
+    return shared(_WORKER, DEADLINE_SECONDS)
 
 
 def _new_pool(jobs: int | None, questions: int) -> Pool:
-    return Pool(_WORKER, size=max(1, min(jobs or _cores(), questions)), deadline=DEADLINE_SECONDS)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Pool(_WORKER, size=max(1, min(jobs or cores(), questions)), deadline=DEADLINE_SECONDS)

@@ -18,6 +18,7 @@ from functools import lru_cache
 from types import FrameType
 from typing import Any, Final
 
+from r1pipe.verify.channel import Trial
 from r1pipe.verify.notation import bare, depth, enclosed, is_name, named, split
 from r1pipe.verify.numbers import split_unit
 from r1pipe.verify.pool import serve
@@ -74,17 +75,17 @@ def compare(gold: str, answer: str, limit: float = 5.0) -> tuple[Mark, str]:
 
 
 def _guarded(work: Callable[[], tuple[Mark, str]], limit: float) -> tuple[Mark, str]:
+    trial = Trial()  # sympy raises whatever it likes, and none of it says that an answer is wrong
     try:
-        with _deadline(limit):
+        with _deadline(limit), trial:
             return work()
     except _OutOfTime:
         return Mark.UNDECIDED, "comparison timed out"
-    except MemoryError:
+    if isinstance(trial.error, MemoryError):
         return Mark.UNDECIDED, "comparison ran out of memory"
-    except RecursionError:
+    if isinstance(trial.error, RecursionError):
         return Mark.UNDECIDED, "comparison went too deep"
-    except Exception as error:  # sympy raises whatever it likes, and none of it says that an answer is wrong
-        return Mark.UNDECIDED, f"comparison broke down: {type(error).__name__}"
+    return Mark.UNDECIDED, f"comparison broke down: {type(trial.error).__name__}"
 
 
 # --- Reading
@@ -107,22 +108,21 @@ def parse(text: str) -> Any:
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
     )
     latex = normalize_latex(text, config)
-    try:
+    found, trial = None, Trial()  # of a text that is no formula it says so by a bare Exception
+    with trial:
         found = latex2sympy(
             latex,
             is_real=not should_treat_as_complex(latex),
             convert_degrees=False,
             normalization_config=None,
         )
-    except (MemoryError, RecursionError):
-        raise
-    except Exception as error:  # nothing narrower is raised for a text that is no formula
-        rest = named(text)[1]
-        if text.count("=") > 1 and rest != text:  # a chain may begin with what is none
-            return parse(rest)
-        raise Unreadable(text) from error
+    if isinstance(trial.error, MemoryError | RecursionError):
+        raise trial.error
+    rest = named(text)[1]
+    if trial.error is not None and text.count("=") > 1 and rest != text:
+        return parse(rest)  # a chain may begin with what is none
     if found is None or found.has(nan, zoo):
-        raise Unreadable(text)
+        raise Unreadable(text) from trial.error
     return found
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from r1pipe import jsonl
 from r1pipe.verify import math as verify_math
+from r1pipe.verify import pool as verify_pool
 from r1pipe.verify.math import (
     MAX_LENGTH,
     check_golds,
@@ -243,7 +244,7 @@ def test_a_fork_gets_workers_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
     """It would read the answers to its parent's questions otherwise."""
     mine = verify_math._shared_pool()
     assert verify_math._shared_pool() is mine
-    monkeypatch.setattr(verify_math, "_pools", dict(verify_math._pools))
+    monkeypatch.setattr(verify_pool, "_shared", dict(verify_pool._shared))
     monkeypatch.setattr(os, "getpid", lambda: -1)
     other = verify_math._shared_pool()
     assert isinstance(other, Pool) and other is not mine

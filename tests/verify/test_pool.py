@@ -120,6 +120,7 @@ def test_a_question_is_asked_twice_and_not_more(pool: Pool, tmp_path: Path) -> N
 def test_a_start_that_is_killed_is_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nobody hears of it, unless every try is."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(pool_module, "_INHERITED", (*pool_module._INHERITED, "ODD_WORKER"))
     monkeypatch.setenv("ODD_WORKER", f"killed once {tmp_path / 'started'}")
     with closing(Pool(MODULE, size=1, deadline=5.0)) as pool:
         assert pool.ask("anything") == "anything"
@@ -142,6 +143,7 @@ def test_workers_are_replaced_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_worker_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """And nothing is called wrong for it."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(pool_module, "_INHERITED", (*pool_module._INHERITED, "ODD_WORKER"))
     monkeypatch.setenv("ODD_WORKER", "broken")
     with (
         closing(Pool(MODULE, size=1, deadline=1.0)) as pool,

@@ -1,6 +1,5 @@
 """No answer breaks the judge: none passes that is wrong, none raises, none outlives its deadline."""
 
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,7 @@ def pool() -> Iterator[Pool]:
     with closing(Pool("r1pipe.verify.symbolic", size=2, deadline=DEADLINE)) as pool:
         pool.ask(["x", "y"])
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(verify_math._pools, os.getpid(), pool)
+            patch.setattr(verify_math, "_shared_pool", lambda: pool)
             yield pool
     assert set(psutil.Process().children(recursive=True)) <= before
 
