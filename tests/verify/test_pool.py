@@ -65,6 +65,7 @@ def test_a_worker_that_eats_the_memory_dies_alone(pool: Pool) -> None:
 
 def test_ctrl_c_in_the_middle_of_a_question(pool: Pool) -> None:
     """It is raised at once, and the next question does not get the answer to this one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job has it ignored
     pool.ask("a worker is there")
     interrupt = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     interrupt.start()
@@ -72,6 +73,7 @@ def test_ctrl_c_in_the_middle_of_a_question(pool: Pool) -> None:
         for _ in range(100):
             pool.ask(["sleep", 0.5])
     interrupt.join()
+    signal.signal(signal.SIGINT, before)
     assert [pool.ask(["say", i]) for i in range(3)] == [["say", i] for i in range(3)]
 
 
