@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -67,10 +68,15 @@ class Pool:
             self._idle.put(None)
         self._workers: set[_Worker] = set()
         self._closed = False
+        _pools.add(self)
         atexit.register(self.close)
 
     def ask(self, question: Any) -> Any:
-        """The answer to one question, or `Lost`. Raises `EnvironmentUnfit` when no worker can be started.
+        """The answer to one question, or `Lost`.
+
+        Raises:
+            EnvironmentUnfit: no worker can be started.
+            ValueError: the pool is closed.
 
         A worker that dies may have died of something else, so its question is asked once more, of a new one.
         """
@@ -80,6 +86,8 @@ class Pool:
     def _ask(self, question: Any, fresh: bool = False) -> Any:
         worker, keep = self._idle.get(), False
         try:
+            if self._closed:
+                raise ValueError("the pool is closed")
             if worker is not None and fresh:
                 self._end(worker)
                 worker = None
@@ -108,27 +116,47 @@ class Pool:
 
     def close(self) -> None:
         """End all workers."""
+        self._closed = True
         atexit.unregister(self.close)
         for worker in tuple(self._workers):
             worker.kill()
         self._workers.clear()
 
+    def abandon(self) -> None:
+        """Let go of all workers without ending them: in a fork they are the parent's."""
+        self._closed = True
+        atexit.unregister(self.close)
+        for worker in self._workers:
+            worker.let_go()
+        self._workers.clear()
 
+
+_pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()
 _lock = threading.Lock()
-_shared: dict[tuple[int, str], Pool] = {}
+_shared: dict[str, Pool] = {}
 
 
 def shared(module: str, deadline: float) -> Pool:
     """The pool of this process that single questions to `module` share, with a worker for each core at most.
 
-    One for each process: a fork of this one must not read its answers.
+    A fork of this process begins with none: it must not read its parent's answers.
     """
     with _lock:
-        key = os.getpid(), module
-        if key not in _shared:
-            _shared[key] = Pool(module, size=cores(), deadline=deadline)
-        return _shared[key]
+        if module not in _shared:
+            _shared[module] = Pool(module, size=cores(), deadline=deadline)
+        return _shared[module]
 
+
+def _after_fork() -> None:
+    """A fork that held the workers' pipes open would keep them alive when the parent has died."""
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+    _shared.clear()
+    for pool in tuple(_pools):
+        pool.abandon()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 _INHERITED: Final = (
     "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV",
@@ -176,7 +204,11 @@ class _Worker:
         """A worker that is ready; a start that somebody kills is tried again."""
         for _ in range(START_TRIES):
             worker = cls._spawned(module, deadline, memory)
-            said = worker._answer(time.monotonic() + START_SECONDS)
+            try:
+                said = worker._answer(time.monotonic() + START_SECONDS)
+            except BaseException:  # Ctrl-C, while it loads its libraries
+                worker.kill()
+                raise
             if said == _READY:
                 return worker
             ended = worker._exit_code() if said == _DIED else 0
@@ -223,6 +255,12 @@ class _Worker:
         line, _, rest = self._read.partition(b"\n")
         self._read = bytearray(rest)
         return jsonl.loads(bytes(line))
+
+    def let_go(self) -> None:
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                stream.close()
+        self.process.returncode = 0  # nobody here waits for it
 
     def kill(self) -> None:
         self.process.kill()

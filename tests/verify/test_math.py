@@ -1,6 +1,5 @@
 """Answers compared with the right one: by text, by number, by mathematics."""
 
-import os
 import re
 import threading
 from fractions import Fraction
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 
 from r1pipe import jsonl
 from r1pipe.verify import math as verify_math
-from r1pipe.verify import pool as verify_pool
 from r1pipe.verify.math import (
     MAX_LENGTH,
     check_golds,
@@ -24,7 +22,7 @@ from r1pipe.verify.math import (
     number,
     only_number,
 )
-from r1pipe.verify.pool import Lost, Pool
+from r1pipe.verify.pool import Lost
 from r1pipe.verify.verdict import Mark, Verdict
 from tests.verify.answer_cases import RULES
 
@@ -240,12 +238,7 @@ def test_what_is_found_out_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> Non
     verify_math._found.clear()
 
 
-def test_a_fork_gets_workers_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would read the answers to its parent's questions otherwise."""
+def test_single_questions_share_a_pool() -> None:
+    """Its workers are warm."""
     mine = verify_math._shared_pool()
     assert verify_math._shared_pool() is mine
-    monkeypatch.setattr(verify_pool, "_shared", dict(verify_pool._shared))
-    monkeypatch.setattr(os, "getpid", lambda: -1)
-    other = verify_math._shared_pool()
-    assert isinstance(other, Pool) and other is not mine
-    other.close()

@@ -231,3 +231,48 @@ sys.stdin.read()
         time.sleep(0.3)
         parent.kill()
     worker.wait(timeout=10)
+
+
+def test_a_closed_pool_answers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And starts no worker again."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    pool = Pool(MODULE, size=1, deadline=5.0)
+    assert pool.ask("anything") == "anything"
+    pool.close()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="the pool is closed"):
+            pool.ask("anything")
+
+
+def test_a_fork_lets_go_of_its_parents_workers(pool: Pool) -> None:
+    """It ends none of them, reads none of their answers, keeps none of their pipes, and has its own pools."""
+    pid = pool.ask(["pid"])
+    theirs = next(worker for worker in pool._workers if worker.process.pid == pid)
+    assert theirs.process.stdin is not None
+    pipe = theirs.process.stdin.fileno()
+    pool_module._shared["test"] = pool
+    child = os.fork()
+    if child == 0:
+        try:
+            os.fstat(pipe)
+        except OSError:
+            os._exit(0 if pool._closed and not pool._workers and not pool_module._shared else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert pool_module._shared.pop("test") is pool
+    assert pool.ask(["pid"]) == pid
+
+
+def test_ctrl_c_while_a_worker_starts_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ended before anybody hears of it."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    spawned: list[pool_module._Worker] = []
+
+    def interrupted(worker: pool_module._Worker, ends: float) -> None:
+        spawned.append(worker)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pool_module._Worker, "_answer", interrupted)
+    with closing(Pool(MODULE, size=1, deadline=5.0)) as pool, pytest.raises(KeyboardInterrupt):
+        pool.ask("anything")
+    assert [worker.process.returncode for worker in spawned] == [-signal.SIGKILL]
