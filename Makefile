@@ -31,8 +31,9 @@ test: install
 	$(BIN)/python -m pytest
 
 coverage: install
-	$(BIN)/python -m coverage run --branch --source r1pipe -m pytest -q tests/verify tests/tasks tests/test_rewards.py
-	$(BIN)/python -m coverage report --include 'r1pipe/verify/*,r1pipe/tasks/*,r1pipe/rewards*' --show-missing --fail-under 95
+	$(BIN)/python -m coverage run --branch --source r1pipe -m pytest -q tests/verify tests/tasks \
+	    tests/test_rewards.py tests/test_reward_check.py
+	$(BIN)/python -m coverage report --include 'r1pipe/verify/*,r1pipe/tasks/*,r1pipe/rewards/*' --show-missing --fail-under 95
 
 lint: install
 	$(BIN)/ruff check .
