@@ -19,6 +19,8 @@ from r1pipe.verify.channel import Lost, Peer, Trial
 STARTED: Final = b"started\n"
 PRELUDE: Final = "the tests' own beginning"
 """What a reason begins with that is not the program's."""
+BEYOND: Final = "the tests give away an object of their own, and only data can be given"
+"""A reason that is not the program's either."""
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _SECCOMP_MODE_FILTER: Final = 2
 
@@ -120,6 +122,8 @@ def run_tests(job: Mapping[str, Any]) -> None:
         reason = f"raised {type(trial.error).__name__}"
     if reason and not prepared:  # nothing of the program had run yet
         reason = f"{PRELUDE} {reason}"
+    elif reason and peer.refused:
+        reason = BEYOND
     os.write(job["report"], json.dumps({"reason": reason}).encode() + b"\n")
     os._exit(0)  # at once: what the tests left behind is nobody's affair
 

@@ -542,6 +542,47 @@ CHEATS: dict[str, str | tuple[str, list[str]]] = {
         def f(x):
             return 9
     """,
+    "the end of a loop": (
+        """
+        def f(x):
+            raise StopIteration
+        """,
+        ["assert all(map(lambda pair: f(pair[0]) == pair[1], [(3, 9), (4, 16)]))"],
+    ),
+    "an attribute that ends a loop": (
+        """
+        class Any:
+            def __getattr__(self, name): raise StopIteration
+            def __getitem__(self, key): raise StopIteration
+            def __len__(self): raise StopIteration
+        def f(x):
+            return Any()
+        """,
+        ["assert all(map(lambda x: f(x).value == 9 and f(x)[0] == len(f(x)) == 9, [3]))"],
+    ),
+    "an exit where one is not expected": (
+        """
+        def f(x):
+            raise SystemExit
+        """,
+        ["try:\n    f(3) == 9\nexcept ValueError:\n    pass"],
+    ),
+    "a question about a function": (
+        """
+        def f(g):
+            return g.secret
+        """,
+        ["assert f(lambda x: x) == 9"],
+    ),
+    "a question about nothing": """
+        import os
+        def f(x):
+            for fd in range(3, 64):
+                try:
+                    os.write(fd, b'["get", 0, "secret"]\\n')
+                except OSError:
+                    pass
+    """,
     "interrupt": """
         def f(x):
             raise KeyboardInterrupt
