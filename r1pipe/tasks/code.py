@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 from r1pipe.jsonl import dumps
 from r1pipe.prompting import CLOSE_ANSWER, OPEN_ANSWER, Parsed
 from r1pipe.tasks.base import Item
-from r1pipe.tasks.exercises import Unusable, gold_of, is_program, reads_as_python, whole, worded
+from r1pipe.tasks.exercises import Unusable, defined_by, gold_of, is_program, reads_as_python, whole, worded
 from r1pipe.tasks.judges import Plain
 from r1pipe.verify.isolation import Isolation, Limits
 from r1pipe.verify.programs import FunctionTests, PairTests, judge_program
@@ -16,8 +16,9 @@ from r1pipe.verify.sandbox import check_sandbox
 from r1pipe.verify.verdict import Verdict
 
 QUESTION_COLUMNS: Final = ("question", "problem", "prompt", "text", "description")
-_LANGUAGES: Final = (("python", "python3", "py"), ("",))
-_FENCE: Final = re.compile(r"\s*```+\s*([\w+-]*)")
+_LANGUAGES: Final = (re.compile(r"py(thon)?[\d.]*"), re.compile(""))
+_FENCE: Final = re.compile(r"(?P<indent>[ \t]*)(?P<mark>```+|~~~+)[ \t]*(?P<language>[\w+.-]*)[^`]*")
+_FARTHER: Final = 3  # columns that a closing fence may lie to the right of its opening one, as in CommonMark
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,20 @@ class CodeJudge(Plain):
             check_sandbox(self.isolation)
         return super().unusable(items)
 
-    def extract(self, parsed: Parsed) -> str | None:
+    def extract(self, item: Item, parsed: Parsed) -> str | None:
         """The program that a completion gives: never one from its thinking.
 
         The last block that is marked as Python in the answer, else in all that follows the thinking; else the
-        last block without a language; else the answer itself, where it reads as Python.
+        last block without a language; else the answer itself, where it reads as Python. Of several blocks the
+        last of those that define most of what the tests call: a solution goes before an example of its use.
         """
-        places = [*_answers(parsed.tail), parsed.tail]
-        for languages in _LANGUAGES:
+        places = [place.removeprefix("\ufeff") for place in (*_answers(parsed.tail), parsed.tail)]
+        names = set(item.gold.get("names", ()))
+        for language in _LANGUAGES:
             for place in places:
-                found = [text for language, text in _blocks(place) if language in languages]
+                found = [text for name, text in _blocks(place) if language.fullmatch(name)]
                 if found:
-                    return found[-1]
+                    return max(reversed(found), key=lambda text: len(names & defined_by(text)))
         bare = next((place for place in places if reads_as_python(place)), None)
         if bare is None:
             return None
@@ -100,14 +103,26 @@ def _answers(text: str) -> list[str]:
 
 
 def _blocks(text: str) -> Iterator[tuple[str, str]]:
-    """(language in lower case, content) of every fenced block that is closed."""
-    language, lines = None, list[str]()
+    """(language in lower case, content without the fence's indentation) of every fenced block.
+
+    The last one need not be closed. A block that begins inside another one ends that.
+    """
+    opening, lines = None, list[str]()
     for line in text.split("\n"):
-        fence = _FENCE.match(line)
-        if fence is None:
-            lines.append(line)
-        elif language is None:
-            language, lines = fence[1].lower(), []
+        fence = _FENCE.fullmatch(line)
+        if opening is None or (fence is not None and _ends(opening, fence)):
+            if opening is not None:
+                yield opening["language"].lower(), "\n".join(lines)
+            closing = opening is not None and fence is not None and not fence["language"]
+            opening, lines = None if closing else fence, []
         else:
-            yield language, "\n".join(lines)
-            language = None
+            lines.append(re.sub(f"^[ \t]{{0,{len(opening['indent'])}}}", "", line))
+    if opening is not None and any(map(str.strip, lines)):
+        yield opening["language"].lower(), "\n".join(lines)
+
+
+def _ends(opening: re.Match[str], fence: re.Match[str]) -> bool:
+    """Whether a fence is the end of a block, and not a line of it, such as one in a docstring."""
+    return fence["mark"].startswith(opening["mark"]) and (
+        len(fence["indent"]) <= len(opening["indent"]) + _FARTHER
+    )

@@ -11,22 +11,25 @@ import ast
 import builtins
 import json
 import keyword
+import math
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 SOLUTION_COLUMNS: Final = ("canonical_solution", "code", "solution", "solutions")
 
 _STDIN: Final = "The program reads its input from stdin and prints its output to stdout."
 _SAME: Final = """
 def _plain(value):
+    if isinstance(value, dict):
+        return {str(key) if type(key) is int else key: _plain(each) for key, each in value.items()}
     return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 def _same(got, expected):
     return _plain(got) == expected or [_plain(got)] == expected
 """
-"""For results written in JSON, which has no tuples; many sets wrap the only result in a list."""
+"""For results written in JSON, which has no tuples, and texts for keys; many sets wrap the only result in a list."""
 
 
 class Unusable(ValueError):
@@ -70,8 +73,7 @@ def worded(question: str, gold: Mapping[str, Any]) -> str:
 
 def whole(before: str, entry: str, answer: str) -> str:
     """The program that an answer makes: as it stands after what came `before`, or as the body of its end."""
-    tree = try_parse(answer)
-    if not before or (tree is not None and entry in _defined(tree)):
+    if not before or (is_program(answer) and entry in defined_by(answer)):
         return f"{before}\n\n{answer}" if before else answer
     return next(filter(try_parse, _bodies(before, answer)), before + answer)
 
@@ -88,6 +90,22 @@ def is_program(text: str) -> bool:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True
+
+
+def defined_by(source: str) -> set[str]:
+    """The names that a program binds for whoever imports it; none of what is no Python."""
+    tree = try_parse(source)
+    found = set(_imports(tree)) if tree else set()
+    waiting: list[ast.AST] = [tree] if tree else []
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif not isinstance(node, ast.Lambda):
+            waiting += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return found
 
 
 def try_parse(source: str) -> ast.Module | None:
@@ -150,6 +168,8 @@ def _calls(row: Mapping[str, Any], packed: Mapping[str, Any]) -> dict[str, Any]:
     arguments, results = _lists(packed)
     if not all(isinstance(given, list) for given in arguments):
         raise Unusable("inputs holds something that is no list of arguments")
+    if not all(map(_is_finite, (*arguments, *results))):
+        raise Unusable("inputs or outputs hold something that is no number of JSON")
     method = "class Solution" in str(row.get("starter_code") or "")
     called = f"Solution().{name}" if method else name
     cases = zip(arguments, results, strict=True)
@@ -191,13 +211,26 @@ def _unpacked(value: Any, name: str) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value, parse_constant=_no_number)
+        return json.loads(value, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise Unusable(f"{name} is no JSON: {error}") from error
 
 
-def _no_number(name: str) -> Any:
+def _finite(text: str) -> float:
+    return float(text) if math.isfinite(float(text)) else _no_number(text)
+
+
+def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether all numbers in a value are numbers of JSON."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _lines(value: Any) -> str:

@@ -36,8 +36,8 @@ class RowJudge(Protocol):
         """Of each item why no answer to it could be judged, or None. Asked once, before anything is."""
         ...
 
-    def extract(self, parsed: Parsed) -> str | None:
-        """The answer in a completion, or None."""
+    def extract(self, item: Item, parsed: Parsed) -> str | None:
+        """The answer to an item in a completion, or None."""
         ...
 
     def judge(self, item: Item, answer: str) -> Verdict:
@@ -58,7 +58,7 @@ class Plain:
         """Nothing more to be found out than when the row was read."""
         return [None] * len(items)
 
-    def extract(self, parsed: Parsed) -> str | None:
+    def extract(self, item: Item, parsed: Parsed) -> str | None:
         """What the completion marks as its answer."""
         return parsed.answer
 

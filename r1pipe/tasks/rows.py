@@ -65,7 +65,7 @@ class Rows(Task):
 
     def extract(self, item: Item, parsed: Parsed) -> str | None:
         """The answer as the row's judge finds it."""
-        return self._judge_of(item).extract(parsed)
+        return self._judge_of(item).extract(item, parsed)
 
     def judge_answer(self, item: Item, answer: str) -> Verdict:
         """The verdict of the row's judge."""

@@ -15,6 +15,8 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Final, Self
 
 LARGEST_MESSAGE: Final = 16 << 20
@@ -33,7 +35,9 @@ _TEXTUAL: Final = {
     "datetime.datetime": ("isoformat", "fromisoformat"),
     "datetime.time": ("isoformat", "fromisoformat"),
 }
+_TIMEDELTA: Final = "datetime.timedelta"
 """Types that are sent as text: the method that writes it, and the one that reads it if not the type."""
+_CALLED: Final = (FunctionType, BuiltinFunctionType, MethodType, partial)
 _BASES: Final = (bool, int, float, complex, str, bytes, bytearray, list, tuple, set, frozenset, dict)
 
 
@@ -62,11 +66,14 @@ class Peer:
         self._kept: dict[int, Any] = {}  # objects of this side that the other knows by their number
         self._numbers: dict[int, int] = {}
         self._remotes: dict[int, Remote] = {}
+        self.refused = False
+        """Whether the other end asked for more of an object that it was given than this end answers."""
 
     def request(self, kind: str, *parts: Any) -> Any:
         """Ask the other side, and answer its questions until it has answered.
 
-        Raises what the call raised over there, as the built-in error that it is or derives from.
+        Raises what the call raised over there, as the built-in error that it is or derives from. A
+        StopIteration is one where the next element was asked for, and a RuntimeError elsewhere.
         """
         self._send([kind, *parts])
         while True:
@@ -75,7 +82,10 @@ class Peer:
                 case ["value", value]:
                     return value
                 case ["raise", [*names], str(text)]:
-                    raise _error(names, text)
+                    error = _error(names, text)
+                    if isinstance(error, StopIteration) and [kind, *parts[1:2]] != ["special", "__next__"]:
+                        raise RuntimeError("a call raised StopIteration")  # it would end a loop of the tests
+                    raise error
                 case _:
                     self._answer(answer)
 
@@ -100,11 +110,12 @@ class Peer:
     # --- The answering side
 
     def _answer(self, question: Any) -> None:
-        outcome = Trial()
+        outcome = Trial(Exception, SystemExit) if question[:1] == ["call"] else Trial()
         reply: Any = None
         with outcome:
             kind, *parts = question
             if kind not in self._answers:
+                self.refused |= parts[:1] in [[each] for each in self._objects()]
                 raise PermissionError(f"{kind} is refused here")
             reply = _HANDLERS[kind](self, *parts)
         if outcome.error is None:
@@ -112,6 +123,10 @@ class Peer:
         else:
             names = [each.__name__ for each in type(outcome.error).__mro__]
             self._send(["raise", names, _text(outcome.error)])
+
+    def _objects(self) -> list[int]:
+        """The numbers of what was given to the other side that is more than something to call."""
+        return [number for number, each in self._kept.items() if not isinstance(each, _CALLED)]
 
     def _names(self, wanted: list[str]) -> Any:
         found = self._load()
@@ -165,6 +180,8 @@ class Peer:
         full_name = f"{kind.__module__}.{kind.__qualname__}"
         if full_name in _TEXTUAL:
             return [full_name, getattr(value, _TEXTUAL[full_name][0])()]
+        if full_name == _TIMEDELTA:
+            return [full_name, value.days, value.seconds, value.microseconds]
         if kind.__module__ == "numpy":
             return self.encode(value.tolist()) if hasattr(value, "tolist") else self._keep(value)
         base = next((base for base in _BASES if isinstance(value, base)), None)
@@ -208,7 +225,10 @@ class Peer:
             raise Lost("the other side is gone") from error
 
     def _receive(self) -> Any:
-        line = self._in.readline(LARGEST_MESSAGE)
+        try:
+            line = self._in.readline(LARGEST_MESSAGE)
+        except OSError as error:
+            raise Lost("the other side is gone") from error
         if not line.endswith(b"\n"):
             raise Lost("the other side is gone, or sends without end")
         try:
@@ -220,23 +240,30 @@ class Peer:
 class Trial:
     """A context that keeps any error of foreign code, of whatever class, instead of letting it out.
 
-    An exit, an interrupt and the loss of the channel go on their way.
+    An exit, an interrupt and the loss of the channel go on their way, unless their `kinds` are named.
     """
 
-    error: Exception | None = None
+    error: BaseException | None = None
+
+    def __init__(self, *kinds: type[BaseException]) -> None:
+        self._kinds = kinds or (Exception,)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if isinstance(error, Exception):
+        if isinstance(error, self._kinds):
             self.error = error
             return True
         return False
 
 
 class Remote:
-    """An object of the other side. It is equal to itself alone, always true, and no number."""
+    """An object of the other side. It is equal to itself alone, always true, and no number.
+
+    What an object would be asked together with the expected value, it is not asked: comparisons, arithmetic,
+    `in`; nor is it the context of a test, whose failure it could hide.
+    """
 
     __slots__ = ("_number", "_peer")
 
@@ -267,6 +294,18 @@ class Remote:
     def __getitem__(self, key: Any) -> Any:
         return self._special("__getitem__", key)
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._special("__setitem__", key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        self._special("__delitem__", key)
+
+    def __str__(self) -> str:
+        return str(self._special("__str__"))
+
+    def __repr__(self) -> str:
+        return str(self._special("__repr__"))
+
     def __bool__(self) -> bool:
         return True
 
@@ -284,6 +323,12 @@ def _read_textual(name: str, text: str) -> Any:
     return getattr(reader, method)(text) if method else reader(text)
 
 
+def _read_timedelta(peer: Peer, days: int, seconds: int, microseconds: int) -> Any:
+    from datetime import timedelta
+
+    return timedelta(days, seconds, microseconds)
+
+
 _READERS: Final[dict[str, Callable[..., Any]]] = {
     "int": lambda peer, text: int(text, 16),
     "dict": lambda peer, *pairs: {peer._decode(key): peer._decode(value) for key, value in pairs},
@@ -292,6 +337,7 @@ _READERS: Final[dict[str, Callable[..., Any]]] = {
     "complex": lambda peer, real, imag: complex(real, imag),
     "range": lambda peer, *ends: range(*map(peer._decode, ends)),
     "type": lambda peer, name: _TYPES[name],
+    _TIMEDELTA: _read_timedelta,
     "yours": lambda peer, number: peer._kept[number],
     **{name: lambda peer, text, name=name: _read_textual(name, text) for name in _TEXTUAL},
 }
@@ -315,7 +361,7 @@ def _restore(original: Any, changed: Any) -> None:
         original.update(changed)
 
 
-def _text(error: Exception) -> str:
+def _text(error: BaseException) -> str:
     """What an error says, short; its own `__str__` may be anything."""
     spoken = Trial()
     text = ""
@@ -324,12 +370,27 @@ def _text(error: Exception) -> str:
     return text
 
 
-def _error(names: Sequence[Any], text: str) -> Exception:
-    """The nearest built-in error among the classes of one that was raised on the other side."""
+def _error(names: Sequence[Any], text: str) -> BaseException:
+    """The nearest error that is known here among the classes of one that was raised on the other side."""
     for name in names:
         kind = getattr(builtins, name, None) if isinstance(name, str) else None
+        if name == "JSONDecodeError" and "ValueError" in names:
+            return json.JSONDecodeError(text, "", 0)
+        if name == "SystemExit":
+            return SystemExit(text)
+        if isinstance(kind, type) and issubclass(kind, UnicodeError):
+            return _unicode_error(kind, text)
         if isinstance(kind, type) and issubclass(kind, Exception):
             made = Trial()
             with made:
                 return kind(text)
-    return RuntimeError(text)  # those built-in errors that cannot be made of a text: Unicode's
+    return RuntimeError(text)  # of a class that is no exception, or of one that is not made of a text
+
+
+def _unicode_error(kind: type[UnicodeError], text: str) -> UnicodeError:
+    """One that says where in what text: that is not sent, so it is nowhere."""
+    if kind is UnicodeDecodeError:
+        return UnicodeDecodeError("", b"", 0, 0, text)
+    if kind is UnicodeEncodeError:
+        return UnicodeEncodeError("", "", 0, 0, text)
+    return UnicodeError(text)

@@ -19,6 +19,8 @@ from r1pipe.verify.channel import Lost, Peer, Trial
 STARTED: Final = b"started\n"
 PRELUDE: Final = "the tests' own beginning"
 """What a reason begins with that is not the program's."""
+BEYOND: Final = "the tests give away an object of their own, and only data can be given"
+"""A reason that is not the program's either."""
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _SECCOMP_MODE_FILTER: Final = 2
 
@@ -33,12 +35,16 @@ def main(job: Mapping[str, Any]) -> None:
 
 
 def limit(limits: Mapping[str, int]) -> None:
-    """Lower the limits of this process by the names they have in `resource`, for good."""
+    """Lower the limits of this process by the names they have in `resource`, for good.
+
+    One that is already as low is left: of CPU time the filter around bubblewrap's programs allows no other.
+    """
     for name, value in limits.items():
         what = getattr(resource, name)
-        hard = resource.getrlimit(what)[1]
+        soft, hard = resource.getrlimit(what)
         least = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(what, (least, least))
+        if (soft, hard) != (least, least):
+            resource.setrlimit(what, (least, least))
 
 
 def confine(filter_: bytes, parent: int) -> None:
@@ -70,7 +76,13 @@ def run_program(job: Mapping[str, Any]) -> None:
     os.close(job["report"])
     main_module = sys.modules["__main__"] = ModuleType("__main__")
     sys.argv[:] = ["main.py"]
-    exec(compile(job["source"], "main.py", "exec"), main_module.__dict__)
+    _run(job["source"], main_module)
+
+
+def _run(source: str, module: ModuleType, file: str = "main.py") -> None:
+    """A source as Python runs a file: with a name, and without the mark that may be before its text."""
+    module.__file__ = file
+    exec(compile(source.removeprefix("\ufeff"), file, "exec"), module.__dict__)
 
 
 def offer_program(job: Mapping[str, Any]) -> None:
@@ -79,7 +91,7 @@ def offer_program(job: Mapping[str, Any]) -> None:
     module = sys.modules["program"] = ModuleType("program")
 
     def load() -> Mapping[str, Any]:
-        exec(compile(job["source"], "program.py", "exec"), module.__dict__)
+        _run(job["source"], module, "program.py")
         return module.__dict__
 
     Peer(job["channel"], answers=("names", "call", "get", "set", "special"), load=load).serve()
@@ -110,6 +122,8 @@ def run_tests(job: Mapping[str, Any]) -> None:
         reason = f"raised {type(trial.error).__name__}"
     if reason and not prepared:  # nothing of the program had run yet
         reason = f"{PRELUDE} {reason}"
+    elif reason and peer.refused:
+        reason = BEYOND
     os.write(job["report"], json.dumps({"reason": reason}).encode() + b"\n")
     os._exit(0)  # at once: what the tests left behind is nobody's affair
 

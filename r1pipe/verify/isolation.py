@@ -2,6 +2,7 @@
 
 import math
 import os
+import resource
 import shutil
 import sys
 from collections.abc import Iterator
@@ -80,8 +81,12 @@ def bubblewrap(limits: Limits) -> list[str]:
             "apt install bubblewrap, dnf install bubblewrap, or pacman -S bubblewrap. The isolation "
             "limits-only does without, and does not protect this machine from a program with ill will."
         )
+    # Before bubblewrap, as its filter refuses a limit of CPU time: a program could kill itself by one.
+    seconds = limits.resources["RLIMIT_CPU"]
+    most = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    seconds = seconds if most == resource.RLIM_INFINITY else min(seconds, most)
     return [
-        program,
+        *("/bin/sh", "-c", f'ulimit -t {seconds} && exec "$@"', "sh", program),
         *("--unshare-all", "--unshare-user", "--uid", _NOBODY, "--gid", _NOBODY, "--hostname", "sandbox"),
         *("--cap-drop", "ALL", "--new-session", "--die-with-parent", "--as-pid-1"),
         *("--proc", "/proc", "--size", str(limits.files_mb << 20), "--tmpfs", "/tmp"),
@@ -97,6 +102,8 @@ def _readable() -> tuple[str, ...]:
     found = ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
     for device in ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"):
         found += ["--dev-bind", device, device]
+    for number, stream in enumerate(("stdin", "stdout", "stderr")):
+        found += ["--symlink", f"/proc/self/fd/{number}", f"/dev/{stream}"]
     for folder in map(Path, _SYSTEM):
         if folder.is_symlink():
             found += ["--symlink", os.readlink(folder), str(folder)]

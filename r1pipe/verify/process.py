@@ -310,8 +310,8 @@ def _children(pid: int) -> list[int]:
 
 
 def _threads(pid: int) -> int:
-    try:
-        found = re.search(r"^Threads:\s*(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    try:  # as bytes: a program may give itself a name that is no text
+        found = re.search(rb"^Threads:\s*(\d+)", Path(f"/proc/{pid}/status").read_bytes(), re.MULTILINE)
     except OSError:
         return 0
     return int(found[1]) if found else 0

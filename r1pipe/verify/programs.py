@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from r1pipe.verify.inside import PRELUDE
+from r1pipe.verify.inside import BEYOND, PRELUDE
 from r1pipe.verify.isolation import Isolation, Limits
 from r1pipe.verify.process import End, Job, Ran
 from r1pipe.verify.sandbox import check_sandbox, run_jobs, run_python
@@ -74,7 +74,8 @@ def same_output(got: str, expected: str) -> bool:
 
 
 def _lines(text: str) -> list[str]:
-    return "\n".join(line.rstrip() for line in text.splitlines()).rstrip().split("\n")
+    lines = text.replace("\r\n", "\n").split("\n")  # what else may part lines is part of them here
+    return "\n".join(line.rstrip() for line in lines).rstrip().split("\n")
 
 
 def _judge_pairs(program: str, tests: PairTests, limits: Limits, isolation: Isolation) -> Verdict:
@@ -83,13 +84,15 @@ def _judge_pairs(program: str, tests: PairTests, limits: Limits, isolation: Isol
         left = ends - time.monotonic()
         if left <= 0:
             return failed("timed out")
-        each = replace(limits, seconds=min(limits.seconds, left))
+        output = max(limits.output_bytes, 2 * len(expected.encode(errors="surrogatepass")))
+        each = replace(limits, seconds=min(limits.seconds, left), output_bytes=output)
         ran = run_python(
             program, stdin=given.encode(errors="surrogatepass"), limits=each, isolation=isolation
         )
         if ran.end is not End.FINISHED or ran.exit_code:
             return _ended(ran)
-        if not same_output(ran.stdout.decode(errors="replace"), expected):
+        # Bytes that are no text become halves of surrogate pairs, which no expected output holds.
+        if not same_output(ran.stdout.decode(errors="surrogateescape"), expected):
             return failed("wrong output")
     return passed()
 
@@ -119,7 +122,7 @@ def _judge_functions(program: str, tests: FunctionTests, limits: Limits, isolati
     reason = json.loads(judge.report)["reason"]
     if reason == "lost":
         return _ended(judged)
-    if reason.startswith(PRELUDE):
+    if reason == BEYOND or reason.startswith(PRELUDE):
         return undecided(reason)
     return failed("out of memory" if reason == "raised MemoryError" else reason) if reason else passed()
 

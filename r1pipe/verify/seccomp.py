@@ -4,9 +4,13 @@ It lists what is refused, since the namespaces around it already keep almost eve
 would multiply the program (a process is counted by nobody when root starts it), what holds memory that no
 limit counts, what reaches other processes, and what has had holes in kernels. Threads work.
 
-Three calls are looked at more closely. `clone` may start threads and nothing else. `prctl` may not undo the
-program's death with its parent. An exit status of 137 is what a shell's custom makes of SIGKILL; it is
-refused, so that 137 always means that somebody killed the program, and never that it says so.
+Some calls are looked at more closely. `clone` may start threads and nothing else. `prctl` may not undo the
+program's death with its parent.
+
+A program that was killed has not been judged, so it must not be able to kill itself. SIGKILL is refused
+wherever it can be asked for: as a signal to a thread, as the signal of a file or a timer, and as what the
+kernel sends at the end of a limit of CPU time. An exit status of 137 is what a shell's custom makes of
+SIGKILL; it is refused too, so that it never comes of a program that only says so.
 """
 
 import platform
@@ -35,6 +39,7 @@ _REFUSED: Final[dict[str, tuple[int | None, int | None]]] = {
     "tkill": (200, 130),
     "rt_sigqueueinfo": (129, 138),
     "rt_tgsigqueueinfo": (297, 240),
+    "timer_create": (222, 107),  # its signal lies behind a pointer; Python's timers are other calls
     "pidfd_open": (434, 434),
     "pidfd_send_signal": (424, 424),
     "pidfd_getfd": (438, 438),
@@ -99,12 +104,19 @@ _REFUSED: Final[dict[str, tuple[int | None, int | None]]] = {
 _CLONE: Final = (56, 220)
 _CLONE3: Final = (435, 435)
 _PRCTL: Final = (157, 167)
+_TGKILL: Final = (234, 131)
+_FCNTL: Final = (72, 25)
+_SETRLIMIT: Final = (160, 164)
+_PRLIMIT64: Final = (302, 261)
 _EXIT: Final = (60, 93)
 _EXIT_GROUP: Final = (231, 94)
 
 _CLONE_THREAD: Final = 0x10000
 _PR_SET_PDEATHSIG: Final = 1
-_KILLED: Final = 128 + 9
+_F_SETSIG: Final = 10
+_SIGKILL: Final = 9
+_TIMES: Final = (0, 15)  # RLIMIT_CPU and RLIMIT_RTTIME, whose ends are a SIGKILL
+_KILLED: Final = 128 + _SIGKILL
 _X32: Final = 0x40000000  # set in the number of a call by x86-64's other ABI, which nothing uses
 
 _EPERM, _ENOSYS = 1, 38
@@ -139,8 +151,12 @@ def program_filter(machine: str | None = None) -> bytes:
             _step(_AT_LEAST, _X32, no=1),
             _step(_RETURN, _ERRNO | _ENOSYS),
             _when(_CLONE3[column], _step(_RETURN, _ERRNO | _ENOSYS)),  # glibc then falls back to clone
-            _when(_CLONE[column], *_by_argument(_ANY_BIT, _CLONE_THREAD, _ALLOW, _ERRNO | _EPERM)),
-            _when(_PRCTL[column], *_by_argument(_EQUAL, _PR_SET_PDEATHSIG, _ERRNO | _EPERM, _ALLOW)),
+            _when(_CLONE[column], *_by_argument(0, _ANY_BIT, _CLONE_THREAD, _ALLOW, _ERRNO | _EPERM)),
+            _when(_PRCTL[column], *_argument_is_not(0, _PR_SET_PDEATHSIG)),
+            _when(_TGKILL[column], *_argument_is_not(2, _SIGKILL)),
+            _when(_FCNTL[column], *_argument_is_not(1, _F_SETSIG)),
+            _when(_SETRLIMIT[column], *_argument_is_not(0, *_TIMES)),
+            _when(_PRLIMIT64[column], *_no_new_limit(*_TIMES)),
             *(_when(number, *_status_is_not(_KILLED)) for number in (_EXIT[column], _EXIT_GROUP[column])),
             *(_when(number, _step(_RETURN, _ERRNO | _EPERM)) for number in refused),
             _step(_RETURN, _ALLOW),
@@ -158,15 +174,34 @@ def _when(number: int, *steps: bytes) -> bytes:
     return _step(_EQUAL, number, no=len(steps)) + b"".join(steps)
 
 
-def _by_argument(test: int, value: int, then: int, otherwise: int) -> list[bytes]:
+def _by_argument(place: int, test: int, value: int, then: int, otherwise: int) -> list[bytes]:
+    """A return by the lower half of an argument; the calls above take no more of it."""
     return [
-        _step(_LOAD, _FIRST_ARGUMENT),
+        _step(_LOAD, _FIRST_ARGUMENT + 8 * place),
         _step(test, value, no=1),
         _step(_RETURN, then),
         _step(_RETURN, otherwise),
     ]
 
 
+def _argument_is_not(place: int, *values: int) -> list[bytes]:
+    each = [_by_argument(place, _EQUAL, value, _ERRNO | _EPERM, _ALLOW) for value in values]
+    return [step for steps in each[:-1] for step in steps[:-1]] + each[-1]
+
+
+def _no_new_limit(*resources: int) -> list[bytes]:
+    """prlimit64(pid, resource, new, old), which may tell any limit; `new` is a pointer, in two halves."""
+    halves = [_FIRST_ARGUMENT + 8 * 2 + half for half in (0, 4)]
+    null = [[_step(_LOAD, half), _step(_EQUAL, 0, yes=1), _step(_RETURN, _ERRNO | _EPERM)] for half in halves]
+    return [
+        _step(_LOAD, _FIRST_ARGUMENT + 8),
+        *(_step(_EQUAL, each, yes=len(resources) - i) for i, each in enumerate(resources)),
+        _step(_RETURN, _ALLOW),
+        *(step for steps in null for step in steps),
+        _step(_RETURN, _ALLOW),
+    ]
+
+
 def _status_is_not(status: int) -> list[bytes]:
-    load, *rest = _by_argument(_EQUAL, status, _ERRNO | _EPERM, _ALLOW)
+    load, *rest = _argument_is_not(0, status)
     return [load, _step(_AND, 0xFF), *rest]

@@ -69,23 +69,55 @@ BLOCK = "```python\ndef f(): pass\n```"
         (f"so </think>{BLOCK}\n<answer>see above</answer>", "def f(): pass"),
         (f"so </think>{BLOCK}\n<answer>\n```python\nb = 2\n```\n</answer>", "b = 2"),
         (f"so </think>{BLOCK}\n<answer>42</answer>", "def f(): pass"),
-        ("so </think>  ```python\n  a = 1\n  ```", "  a = 1"),
+        ("so </think>  ```python\n  a = 1\n  ```", "a = 1"),
+        ("so </think>- first\n  ```python\n  if a:\n      b\n\n c\n  ```", "if a:\n    b\n\nc"),
+        ("so </think>```python\n    return x\n```", "    return x"),
+        ("so </think>~~~python\na = 1\n```\n~~~\n", "a = 1\n```"),
+        ("so </think>````python\na = 1\n```\n````\n", "a = 1\n```"),
+        ("so </think>```Python3.11\na = 1\n```", "a = 1"),
+        ("so </think>```python\na = '''\n    ```\n    x\n'''\n```", "a = '''\n    ```\n    x\n'''"),
+        ("so </think>```python\na = 1\n```python\nb = 1\n```\nc", "b = 1"),
+        ("so </think>Call ```f``` so:\n```python\na = 1\n```", "a = 1"),
+        ("so </think>\ufeff```python\na = 1\n```", "a = 1"),
+        ("so </think>```python\na = 1\n```\n```python\n", "a = 1"),
         (f"so {BLOCK} </think> That is it.", None),
         (f"so {BLOCK}", None),
-        ("so </think>```python\na = 1", None),
+        ("so </think>```python\na = 1", "a = 1"),
+        ("so </think>```python\n", None),
         ("so </think>", None),
     ],
 )
 def test_extraction(text: str, program: str | None) -> None:
     """The answer's last block of Python, else that of what follows the thinking; never the thinking's."""
-    assert CodeJudge().extract(parse(text, opened=True)) == program
+    assert CodeJudge().extract(Item("", "", {}), parse(text, opened=True)) == program
+
+
+SOLUTION = "```python\ndef f(): pass\n```"
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "program"),
+    [
+        (["f"], "```python\nprint(f())\n```", "def f(): pass"),
+        (["f"], "```python\nf = g\n```", "f = g"),
+        (["f", "g"], "```python\nclass g: pass\nimport f\n```", "class g: pass\nimport f"),
+        (["f", "g"], "```python\ng = 1\n```", "g = 1"),
+        (["f"], "```python\ndef f(\n```", "def f(): pass"),
+        (["f"], "```python\ndef g():\n    f = 1\n```", "def f(): pass"),
+        (["h"], "```python\nprint(f())\n```", "print(f())"),
+    ],
+)
+def test_the_block_that_the_tests_are_about(names: list[str], more: str, program: str) -> None:
+    """An example of its use does not take a solution's place; the last word has what defines as much."""
+    parsed = parse(f"so </think>{SOLUTION}\nUsage:\n{more}", opened=True)
+    assert CodeJudge().extract(Item("", "", {"names": names}), parsed) == program
 
 
 def test_extraction_where_nothing_thinks() -> None:
     """A plain completion is an answer as a whole."""
-    judge = CodeJudge()
-    assert judge.extract(parse("    return x * 2\n", opened=False)) == "    return x * 2"
-    assert judge.extract(parse(f"Here:\n{BLOCK}\nDone.", opened=False)) == "def f(): pass"
+    judge, item = CodeJudge(), Item("", "", {})
+    assert judge.extract(item, parse("    return x * 2\n", opened=False)) == "    return x * 2"
+    assert judge.extract(item, parse(f"Here:\n{BLOCK}\nDone.", opened=False)) == "def f(): pass"
 
 
 @needs_bubblewrap
@@ -159,6 +191,8 @@ def test_tests_that_cannot_begin_decide_nothing() -> None:
     [
         ({"text": "q", "input_output": '{"inputs": [NaN], "outputs": ["1"]}'}, "NaN is no number of JSON"),
         ({"text": "q", "inputs": [[1]], "outputs": [1], "fn_name": "class"}, "fn_name names no function"),
+        ({"text": "q", "input_output": '{"inputs": [1e999], "outputs": ["1"]}'}, "1e999 is no number"),
+        ({"text": "q", "inputs": [[float("inf")]], "outputs": [1], "fn_name": "f"}, "no number of JSON"),
         ({"text": "q", "inputs": '["\\ud800"]', "outputs": ["1"]}, "a test is no Unicode text"),
     ],
 )
@@ -173,5 +207,5 @@ def test_space_before_a_program(space: str) -> None:
     item = CodeJudge().item({"text": "Add.", "test_list": ["assert add(1, 2) == 3"]}, None)
     assert isinstance(item, Item)
     text = f"so </think> <answer>{space}def add(a, b):\n    return a + b\n</answer>"
-    program = CodeJudge().extract(parse(text, opened=True))
+    program = CodeJudge().extract(item, parse(text, opened=True))
     assert program is not None and CodeJudge().judge(item, program).passed

@@ -138,6 +138,8 @@ def test_functions_of_apps() -> None:
     exec(gold["prelude"], namespace)
     same = namespace["_same"]
     assert same((1, (2, 3)), [1, [2, 3]]) and same(3, [3]) and same([3], [3])
+    assert same({1: (2,), "a": {3: 4}}, {"1": [2], "a": {"3": 4}}) and not same({1: 2}, {"1": 3})
+    assert not same({True: 2}, {"True": 2}) and not same({1: 2}, {"1": 2, "2": 3})
     assert not same(3, 4) and not same([[3]], [3])
 
 
@@ -185,6 +187,10 @@ BEFORE = "def g():\n    return 1\n\ndef f(x):\n    '''Doc.'''\n"
         "def f(x):\n    return x * 2",
         "import os\n\ndef other():\n    return f(1)\n\ndef f(x):\n    return x * g() * 2",
         "f = lambda x: x * 2",
+        "f = x * 2\nreturn f",
+        "if True:\n    def f(x): return x * 2",
+        "def f(x):\n    return x * 2\nreturn f(x)",
+        "from operator import pos as f\ndef f(x): return g() * x * 2",
         "\n    return x * 2\n",
     ],
 )

@@ -373,6 +373,52 @@ SCRIPTS: dict[str, str] = {
         import os
         os._exit(137)
     """,
+    "a name that is no text": """
+        import ctypes, time
+        ctypes.CDLL(None).prctl(15, b"\\xff", 0, 0, 0)
+        time.sleep(60)
+    """,
+    "kill itself at the end of its time": """
+        import resource
+        for what in (resource.RLIMIT_CPU, 15):
+            try:
+                resource.setrlimit(what, (1, 1))
+                print("REACHED")
+            except (OSError, ValueError):
+                pass
+    """,
+    "a shell that ends its own time": """
+        import os
+        os.execv("/bin/sh", ["sh", "-c", "ulimit -t 1 && echo REACHED; kill -9 $$"])
+    """,
+    "kill itself by the call": """
+        import signal, threading
+        for kill in (signal.raise_signal, lambda number: signal.pthread_kill(threading.get_ident(), number)):
+            try:
+                kill(signal.SIGKILL)
+            except OSError:
+                pass
+    """,
+    "kill itself by a file": """
+        import fcntl, os
+        r, w = os.pipe()
+        fcntl.fcntl(r, fcntl.F_SETOWN, os.getpid())
+        try:
+            fcntl.fcntl(r, 10, 9)
+        except OSError:
+            pass
+        fcntl.fcntl(r, fcntl.F_SETFL, os.O_ASYNC)
+        os.write(w, b"x")
+    """,
+    "kill itself by a timer": """
+        import ctypes, time
+        libc = ctypes.CDLL(None)
+        event = (ctypes.c_int * 16)(0, 0, 9)
+        timer = ctypes.c_void_p()
+        if libc.timer_create(1, event, ctypes.byref(timer)) == 0:
+            libc.timer_settime(timer, 0, (ctypes.c_long * 4)(0, 0, 0, 1000), None)
+            time.sleep(1)
+    """,
     "a segmentation fault": "import ctypes; ctypes.string_at(0)",
     "an abort": "import os; os.abort()",
     # --- The way out
@@ -495,6 +541,47 @@ CHEATS: dict[str, str | tuple[str, list[str]]] = {
         atexit.register(os._exit, 0)
         def f(x):
             return 9
+    """,
+    "the end of a loop": (
+        """
+        def f(x):
+            raise StopIteration
+        """,
+        ["assert all(map(lambda pair: f(pair[0]) == pair[1], [(3, 9), (4, 16)]))"],
+    ),
+    "an attribute that ends a loop": (
+        """
+        class Any:
+            def __getattr__(self, name): raise StopIteration
+            def __getitem__(self, key): raise StopIteration
+            def __len__(self): raise StopIteration
+        def f(x):
+            return Any()
+        """,
+        ["assert all(map(lambda x: f(x).value == 9 and f(x)[0] == len(f(x)) == 9, [3]))"],
+    ),
+    "an exit where one is not expected": (
+        """
+        def f(x):
+            raise SystemExit
+        """,
+        ["try:\n    f(3) == 9\nexcept ValueError:\n    pass"],
+    ),
+    "a question about a function": (
+        """
+        def f(g):
+            return g.secret
+        """,
+        ["assert f(lambda x: x) == 9"],
+    ),
+    "a question about nothing": """
+        import os
+        def f(x):
+            for fd in range(3, 64):
+                try:
+                    os.write(fd, b'["get", 0, "secret"]\\n')
+                except OSError:
+                    pass
     """,
     "interrupt": """
         def f(x):

@@ -1,10 +1,11 @@
 """What passes between two processes is data; what is no data stays where it is."""
 
+import json
 import socket
 import threading
 from collections import Counter, OrderedDict, deque, namedtuple
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -24,6 +25,7 @@ class Node:
     def __init__(self, value: int) -> None:
         self.value = value
         self.left: Any = None
+        self.set: dict[int, Any] = {}
 
     def __eq__(self, other: object) -> bool:
         return True
@@ -33,6 +35,18 @@ class Node:
 
     def __getitem__(self, key: int) -> int:
         return [self.value, 2, 3][key]
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        self.set[key] = value
+
+    def __delitem__(self, key: int) -> None:
+        del self.set[key]
+
+    def __str__(self) -> str:
+        return f"Node {self.value}"
+
+    def __repr__(self) -> str:
+        return f"Node({self.value})"
 
 
 def _count(n: int) -> Iterator[int]:
@@ -48,8 +62,20 @@ def _raise(kind: str) -> None:
         def __str__(self) -> str:
             raise ValueError
 
+    odd_json = type("JSONDecodeError", (Exception,), {})()
     no_text = UnicodeDecodeError("ascii", b"", 0, 1, "x")
-    raise {"odd": Odd("x"), "value": ValueError("no"), "unicode": no_text}[kind]
+    raise {
+        "odd": Odd("x"),
+        "value": ValueError("no"),
+        "unicode": no_text,
+        "encode": UnicodeEncodeError("ascii", "", 0, 1, "x"),
+        "translate": UnicodeTranslateError("", 0, 1, "x"),
+        "json": json.JSONDecodeError("x", "", 0),
+        "odd json": odd_json,
+        "stop": StopIteration(),
+        "exit": SystemExit(2),
+        "group": ExceptionGroup("x", [ValueError()]),
+    }[kind]
 
 
 PROGRAM: dict[str, Any] = {
@@ -142,6 +168,7 @@ def test_what_derives_from_data_arrives_as_that_data(names: dict[str, Any]) -> N
         assert back == plain
         assert type(back) is type(plain)
     kept = [Decimal("1.50"), Fraction(1, 3), date(2026, 2, 3), datetime(2026, 2, 3, 4, 5)]
+    kept.append(timedelta(-3, 4, 5))
     assert list(map(names["same"], kept)) == kept
     assert names["constant"] == 5
     assert names["kind"](3, int) is True
@@ -164,6 +191,11 @@ def test_an_object_stays_where_it_is(names: dict[str, Any]) -> None:
     assert node != 1 and node != other and node == node
     assert bool(node) and len(node) == 3 and node[1] == 2
     assert names["same"](node) is node
+    node[5] = "five"
+    assert node.set == {5: "five"}
+    del node[5]
+    assert node.set == {}
+    assert (str(node), repr(node)) == ("Node 1", "Node(1)")
     with pytest.raises(AttributeError):
         _ = node.missing
     with pytest.raises(AttributeError):
@@ -208,8 +240,23 @@ def test_errors_arrive_as_the_nearest_built_in(names: dict[str, Any]) -> None:
         names["fail"]("value")
     with pytest.raises(KeyError):
         names["fail"]("odd")
-    with pytest.raises(ValueError):
+    with pytest.raises(UnicodeDecodeError):
         names["fail"]("unicode")
+    with pytest.raises(UnicodeEncodeError):
+        names["fail"]("encode")
+    with pytest.raises(UnicodeError):
+        names["fail"]("translate")
+    with pytest.raises(json.JSONDecodeError):
+        names["fail"]("json")
+    with pytest.raises(Exception) as odd:
+        names["fail"]("odd json")
+    assert type(odd.value) is Exception
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        names["fail"]("stop")
+    with pytest.raises(SystemExit):
+        names["fail"]("exit")
+    with pytest.raises(Exception, match="x"):
+        names["fail"]("group")
     with pytest.raises(RecursionError):
         names["cycle"]()
 

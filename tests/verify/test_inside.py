@@ -111,10 +111,14 @@ def test_nothing_runs_when_nobody_waits(report: tuple[int, int], monkeypatch: py
 def test_limits_only_sink(monkeypatch: pytest.MonkeyPatch) -> None:
     """Never above what there is, and for good: the hard limit is the same."""
     seen: dict[int, tuple[int, int]] = {}
-    there = {resource.RLIMIT_CORE: (0, 10), resource.RLIMIT_AS: (-1, resource.RLIM_INFINITY)}
+    there = {
+        resource.RLIMIT_CORE: (0, 10),
+        resource.RLIMIT_AS: (-1, resource.RLIM_INFINITY),
+        resource.RLIMIT_CPU: (5, 5),
+    }
     monkeypatch.setattr(resource, "getrlimit", there.__getitem__)
     monkeypatch.setattr(resource, "setrlimit", seen.__setitem__)
-    inside.limit({"RLIMIT_CORE": 20, "RLIMIT_AS": 30})
+    inside.limit({"RLIMIT_CORE": 20, "RLIMIT_AS": 30, "RLIMIT_CPU": 5})  # the last is there already
     assert seen == {resource.RLIMIT_CORE: (10, 10), resource.RLIMIT_AS: (30, 30)}
 
 

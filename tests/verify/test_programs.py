@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from r1pipe.verify import programs
+from r1pipe.verify.inside import BEYOND
 from r1pipe.verify.isolation import Limits
 from r1pipe.verify.process import End, Job, Ran
 from r1pipe.verify.programs import FunctionTests, PairTests, judge_program, same_output
@@ -51,11 +52,28 @@ def test_pairs(program: str, verdict: Verdict) -> None:
         ("1\n2\n3", "1\n2", False),
         ("1.0", "1", False),
         ("YES", "yes", False),
+        ("1\x0c2", "1\n2", False),
+        ("1\u20282", "1\n2", False),
+        ("1\x85", "1", True),
+        ("1\r2", "1\n2", False),
     ],
 )
 def test_outputs(got: str, expected: str, same: bool) -> None:
     """White space at the ends of lines and of the text is all that is forgiven."""
     assert same_output(got, expected) is same
+
+
+def test_what_is_no_text_is_wrong() -> None:
+    """A byte that is no UTF-8 is not the sign that stands for such bytes."""
+    program = "import sys; sys.stdout.buffer.write(b'\\xff')"
+    assert judge_program(program, PairTests([("", "\ufffd")]), limits=LIMITS) == failed("wrong output")
+
+
+def test_a_long_output_has_room() -> None:
+    """What is expected may always be written; twice as much may not."""
+    tests, limits = PairTests([("", "x" * 5000)]), Limits(seconds=20.0, memory_mb=256, output_bytes=100)
+    assert judge_program("print('x' * 5000)", tests, limits=limits) == passed()
+    assert judge_program("print('x' * 10_000)", tests, limits=limits) == failed("too much output")
 
 
 def test_all_pairs_have_a_deadline_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +102,10 @@ def test_all_pairs_have_a_deadline_together(monkeypatch: pytest.MonkeyPatch) -> 
         ("print('x' * 9_000_000)", ["assert f(1) == 1"], failed("too much output")),
         ("f = str", ["while True: print(f('x') * 1000)"], failed("too much output")),
         ("f = str", ["import os", "os._exit(0)"], undecided("sandbox: no result")),
+        ("import sys\ndef f(x): sys.exit(x)", ["try:\n    f(2)\nexcept SystemExit:\n    pass"], passed()),
+        ("def f(x): return x.value", ["class A: value = 1\nassert f(A()) == 1"], undecided(BEYOND)),
+        ("def f(x):\n    try: x.value\n    except PermissionError: return 1",
+         ["class A: value = 1\nassert f(A()) == 1"], passed()),
         ("if __name__ == '__main__': input()\nf = str", ["assert f(1) == '1'"], passed()),
     ],
 )

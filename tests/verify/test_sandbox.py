@@ -91,6 +91,17 @@ def test_ends(
         assert (ran.end, ran.exit_code) == (end, code)
 
 
+def test_what_scripts_take_for_granted(isolation: Isolation) -> None:
+    """The streams by their names, a file's name, a mark before the text, a stack of another size."""
+    source = """\ufeff
+import os, resource
+resource.setrlimit(resource.RLIMIT_STACK, (1 << 22, 1 << 22))
+print(open("/dev/stdin").read(), os.path.basename(__file__), resource.getrlimit(resource.RLIMIT_CPU)[0] > 0)
+"""
+    ran = run_python(source, stdin=b"hello", isolation=isolation)
+    assert ran.stdout == b"hello main.py True\n", ran
+
+
 def test_large_input_and_output(isolation: Isolation) -> None:
     """Megabytes go in and come out without a deadlock; what is beyond the limit is cut and ends it."""
     text = b"0123456789" * 300_000

@@ -12,11 +12,15 @@ ALLOW, KILL, REFUSE, UNKNOWN = 0x7FFF0000, 0x80000000, 0x50000 | errno.EPERM, 0x
 ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 
-def decide(machine: str, number: int, argument: int = 0, architecture: int | None = None) -> int:
+def decide(machine: str, number: int, *arguments: int, architecture: int | None = None) -> int:
     """What the filter says to a call, by the kernel's rules for BPF."""
     steps = list(struct.iter_unpack("=HBBI", program_filter(machine)))
     data = struct.pack(
-        "=IIQQ", number, ARCHITECTURE[machine] if architecture is None else architecture, 0, argument
+        "=IIQ6Q",
+        number,
+        ARCHITECTURE[machine] if architecture is None else architecture,
+        0,
+        *(*arguments, *[0] * 6)[:6],
     )
     accumulator, at = 0, 0
     while True:
@@ -57,6 +61,21 @@ def test_calls(
     assert {name: decide(machine, number) for name, number in refused.items()} == dict.fromkeys(
         refused, REFUSE
     )
+
+
+@pytest.mark.parametrize(
+    ("machine", "tgkill", "fcntl", "setrlimit", "prlimit"),
+    [("x86_64", 234, 72, 160, 302), ("aarch64", 131, 25, 164, 261)],
+)
+def test_no_program_kills_itself(machine: str, tgkill: int, fcntl: int, setrlimit: int, prlimit: int) -> None:
+    """SIGKILL is neither sent nor ordered; other signals, settings and limits are, and limits are told."""
+    assert [decide(machine, tgkill, 1, 1, number) for number in (6, 9)] == [ALLOW, REFUSE]
+    assert [decide(machine, fcntl, 3, command, 9) for command in (4, 10)] == [ALLOW, REFUSE]
+    limits = [(0, REFUSE), (3, ALLOW), (15, REFUSE)]  # CPU time, the stack, real time
+    assert [(each, decide(machine, setrlimit, each, 1)) for each, _ in limits] == limits
+    for new in (1 << 40, 4096):
+        assert [(each, decide(machine, prlimit, 0, each, new, 0)) for each, _ in limits] == limits
+    assert {decide(machine, prlimit, 0, each, 0, 4096) for each, _ in limits} == {ALLOW}
 
 
 def test_other_abis() -> None:
