@@ -128,10 +128,10 @@ async def main():
     return len(seen)
 with open("note.txt", "w") as file:
     file.write(str(asyncio.run(main())))
-print(open("note.txt").read(), os.path.expanduser("~") == os.getcwd(), len(os.listdir(".")))
+print(open("note.txt").read(), os.path.expanduser("~") == os.getcwd(), "note.txt" in os.listdir("."))
 """
     ran = run_python(source, isolation=isolation)
-    assert ran.stdout == b"8 True 1\n", ran
+    assert ran.stdout == b"8 True True\n", ran
 
 
 def test_the_same_every_time(isolation: Isolation) -> None:
