@@ -41,8 +41,8 @@ PROMISED_BY_LIMITS = [
     "a thread that stays", "an exit that hangs", "waiting for input", "output without end",
     "errors without end", "closed and asleep", "its environment", "our server", "a server of its own",
     "kill the parent", "stop the parent", "outlive the parent", "say that it was killed",
-    "a name that is no text", "kill itself at the end of its time", "a shell that ends its own time", "kill itself by the call",
-    "kill itself by a file", "kill itself by a timer",
+    "a name that is no text", "kill itself at the end of its time", "a shell that ends its own time",
+    "kill itself by the call", "kill itself by a file", "kill itself by a timer",
 ]  # fmt: skip
 """What accidents are made of; reading and writing what the user can is not among it."""
 

@@ -104,8 +104,11 @@ def test_all_pairs_have_a_deadline_together(monkeypatch: pytest.MonkeyPatch) -> 
         ("f = str", ["import os", "os._exit(0)"], undecided("sandbox: no result")),
         ("import sys\ndef f(x): sys.exit(x)", ["try:\n    f(2)\nexcept SystemExit:\n    pass"], passed()),
         ("def f(x): return x.value", ["class A: value = 1\nassert f(A()) == 1"], undecided(BEYOND)),
-        ("def f(x):\n    try: x.value\n    except PermissionError: return 1",
-         ["class A: value = 1\nassert f(A()) == 1"], passed()),
+        (
+            "def f(x):\n    try: x.value\n    except PermissionError: return 1",
+            ["class A: value = 1\nassert f(A()) == 1"],
+            passed(),
+        ),
         ("if __name__ == '__main__': input()\nf = str", ["assert f(1) == '1'"], passed()),
     ],
 )
