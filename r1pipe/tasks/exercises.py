@@ -29,7 +29,7 @@ def _plain(value):
 def _same(got, expected):
     return _plain(got) == expected or [_plain(got)] == expected
 """
-"""For results written in JSON, which has no tuples, and texts for keys; many sets put one into a list."""
+"""For results in JSON, which has no tuples, and texts for keys; many sets wrap the only result in a list."""
 
 
 class Unusable(ValueError):

@@ -23,6 +23,7 @@ ENVIRONMENT: Final = {
     "PYTHONHASHSEED": "0",  # the same program has the same verdict every time, also where sets have an order
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",  # each thread would take 64 MiB of address space for itself
 }
 """All of a program's environment; nothing of ours is in it."""
 

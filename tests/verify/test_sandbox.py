@@ -134,6 +134,20 @@ print(open("note.txt").read(), os.path.expanduser("~") == os.getcwd(), "note.txt
     assert ran.stdout == b"8 True True\n", ran
 
 
+def test_as_many_threads_as_are_promised(isolation: Isolation) -> None:
+    """Their stacks are all that they take of the memory."""
+    source = """
+import threading
+done = threading.Event()
+threads = [threading.Thread(target=done.wait) for _ in range(50)]
+for thread in threads:
+    thread.start()
+done.set()
+print(len(threads))
+"""
+    assert run_python(source, isolation=isolation).stdout == b"50\n"
+
+
 def test_the_same_every_time(isolation: Isolation) -> None:
     """The order of a set does not change from one run to the next."""
     source = "print({str(i) for i in range(50)})"
