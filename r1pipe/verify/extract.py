@@ -9,6 +9,7 @@ from typing import Final
 from r1pipe.prompting import CLOSE_THINK, marked_answer
 from r1pipe.verify.expression import ExpressionError, evaluate
 from r1pipe.verify.math import gold_answer
+from r1pipe.verify.notation import named, tidy
 
 LONGEST_TEXT: Final = 10_000
 """Characters, from its end, of a text in which an answer is looked for that nothing marks."""
@@ -74,7 +75,11 @@ def _is_prose(text: str, formulas: bool) -> bool:
 
 
 def _worked_out(formula: str) -> str:
-    """The value of sums and products of whole numbers: this formula was found, and not given as an answer."""
+    """The value of sums and products of whole numbers, and what a calculation ends in: this formula was found,
+    and not given as an answer."""
+    left, right = named(tidy(formula))
+    if left and not re.search(r"(?<![a-zA-Z\\])[a-zA-Z]", left):
+        return right
     try:
         return str(evaluate(formula).value)
     except ExpressionError:

@@ -16,7 +16,7 @@ _SIGNS: Final = str.maketrans(
         "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "π": r"\pi ", "∞": r"\infty ",
         "√": r"\sqrt ", "\N{UNION}": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "±": r"\pm ",
         "°": r"^\circ ", "²": "^2", "³": "^3", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}",
-        "¾": r"\frac{3}{4}", "€": "", "£": "", "¥": "", "₹": "", "“": "", "”": "",
+        "¾": r"\frac{3}{4}", "€": "", "£": "", "¥": "", "₹": "", "¢": " cents", "“": "", "”": "",
         "\N{RIGHT SINGLE QUOTATION MARK}": "'", "\N{FULLWIDTH COMMA}": ",",
         "\N{NO-BREAK SPACE}": " ", "\N{THIN SPACE}": " ", "\N{NARROW NO-BREAK SPACE}": " ",
         "\N{ZERO WIDTH SPACE}": "", "\N{WORD JOINER}": "", "\N{ZERO WIDTH NO-BREAK SPACE}": "",
@@ -95,8 +95,9 @@ def bare(text: str) -> str:
     return _SINGLE.sub(r"\1\2", _LOOSE.sub("", text)).rstrip(".")
 
 
-_ARTICLE: Final = re.compile(r"\b(?:the|an?)\b ?")
-_NOT_LETTERS: Final = re.compile(r"[\W_]+")
+_ARTICLE: Final = re.compile(r"\b(?:the|an?)\b (?=\w)")
+_NOT_LETTERS: Final = re.compile(r"((?<!\w)-(?=\d)|[.:](?=\d)|(?<=\d)%|(?<=\d) (?=\d))|[\W_]")
+"""What goes, but for what belongs to a number."""
 _WORDS: Final = re.compile(r"[^\W\d_][^\\^_=<>+*/{}()\[\]|,;]*")
 _SHORT_WORDS: Final = frozenset(("yes", "no", "odd"))
 _WORD: Final = re.compile(r"[^\W\d_]{2,}")
@@ -118,7 +119,7 @@ def words(text: str) -> str | None:
     spoken = len(found) > 1 or (found and len(found[0]) > 3) or lowered in _SHORT_WORDS
     if not (spoken or _TEXT.fullmatch(text.strip("() "))):
         return None
-    return _NOT_LETTERS.sub("", _ARTICLE.sub("", lowered)) or _NOT_LETTERS.sub("", lowered)
+    return _NOT_LETTERS.sub(r"\1", _ARTICLE.sub("", lowered)) or _NOT_LETTERS.sub(r"\1", lowered)
 
 
 def unwrapped(text: str) -> str:
@@ -196,7 +197,8 @@ def split(text: str) -> list[str]:
 def named(text: str) -> tuple[str, str]:
     """(what is on the left, what is on the right) of an equation; of a chain of them, the ends.
 
-    The left is empty for a text that is none. What follows an `\\approx` is left out.
+    The left is empty for a text that is none. What follows an `\\approx` is left out, unless what stands
+    before it is nothing but a name.
 
     >>> named("x = 5 + 6 = 11")
     ('x', '11')
@@ -206,15 +208,48 @@ def named(text: str) -> tuple[str, str]:
     if len(parts) < 2:
         return "", text
     exact = [part for part, sign in zip(parts[1:], signs, strict=True) if sign[0] == "="]
-    return parts[0], exact[-1] if exact else parts[1]
+    if len(parts) == 2 and exact and _LETTER.fullmatch(parts[1]) and not is_name(parts[0]):
+        return parts[1], parts[0]  # 4 = x
+    if exact:
+        return parts[0], exact[-1]
+    return (parts[0], parts[1]) if not parts[0] or is_name(parts[0]) else ("", parts[0])
+
+
+_LETTER: Final = re.compile(r"[a-zA-Z]")
+
+
+def chain(text: str) -> list[str]:
+    """The sides of an equation, or of a chain of them."""
+    return _cut(text, (sign for sign in _outside(_EQUATION, text) if sign[0] == "="))
 
 
 _NAME: Final = re.compile(
-    r"[a-zA-Z\\|(](?:_(?:\w|\{[^{}]*\})|\([^()]*\)|\{[a-zA-Z]*\}|[a-zA-Z\\|:, )]|\^\{-1\}|')*",
+    r"[a-zA-Z\\|(](?:_(?:\w|\{[^{}]*\})|\([^()]*\)|\{[a-zA-Z]*\}|\[[a-zA-Z]\]|[a-zA-Z\\|:, )]|\^\{-1\}|')*",
     re.ASCII,
 )
 
 
 def is_name(text: str) -> bool:
     """Whether the left side of an equation only names what is on the right: `x`, `a_{37}`, `f(2)`, `|AB|`."""
-    return bool(_NAME.fullmatch(text)) and "\\sqrt" not in text
+    return bool(_NAME.fullmatch(text)) and not _FUNCTION.search(text) or bool(_DERIVATIVE.fullmatch(text))
+
+
+_FUNCTION: Final = re.compile(
+    r"\\(?:sqrt|(?:arc)?(?:sin|cos|tan)|cot|sec|csc|log|ln|lg|exp|cdot|times|not)(?![a-z])"
+)
+_DERIVATIVE: Final = re.compile(r"d[a-zA-Z] ?/ ?d[a-zA-Z]")
+
+
+def named_right(text: str) -> bool:
+    """Whether in a right answer's equation, or chain of them, a name stands for the right side."""
+    sides = chain(text)
+    return is_name(sides[0]) or (len(sides) > 2 and is_name(sides[-2])) or is_name(named(text)[0])
+
+
+_OF_NAMES: Final = re.compile(r" ?\+ ?| ?(?:\*|\\cdot(?![a-z])) ?")
+
+
+def is_named(text: str) -> bool:
+    """Whether the left side of an answer's equation is a name, or a sum or product of different ones."""
+    names = [each.strip() for each in _OF_NAMES.split(text)]
+    return all(map(is_name, names)) and len(set(names)) == len(names)

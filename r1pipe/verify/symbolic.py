@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any, Final
 
 from r1pipe.verify.channel import Trial
-from r1pipe.verify.notation import bare, depth, enclosed, is_name, named, split
+from r1pipe.verify.notation import bare, chain, depth, enclosed, is_name, is_named, named, named_right, split
 from r1pipe.verify.numbers import split_unit
 from r1pipe.verify.pool import serve
 from r1pipe.verify.values import read as read_value
@@ -102,12 +102,13 @@ def parse(text: str) -> Any:
         raise Unreadable(text)
     from math_verify.grader import should_treat_as_complex
     from math_verify.parser import NormalizationConfig, latex2sympy, normalize_latex
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig  # type: ignore[import-untyped]
     from sympy import nan, zoo
 
     config = NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
     )
-    latex = normalize_latex(text, config)
+    latex = normalize_latex(_MARKED.sub(_as_subscript, text), config)
     found, trial = None, Trial()  # of a text that is no formula it says so by a bare Exception
     with trial:
         found = latex2sympy(
@@ -115,6 +116,7 @@ def parse(text: str) -> Any:
             is_real=not should_treat_as_complex(latex),
             convert_degrees=False,
             normalization_config=None,
+            conversion_config=ConversionConfig(lowercase_symbols=False),  # R is not r
         )
     if isinstance(trial.error, MemoryError | RecursionError):
         raise trial.error
@@ -126,7 +128,16 @@ def parse(text: str) -> Any:
     return found
 
 
-_NOT_ONE: Final = re.compile(r"\d \d|\d\.\d*\.\d|(?<![\w}])[\d.]+ ?_", re.ASCII)
+_NOT_ONE: Final = re.compile(
+    r"(?<!_)\d \d|\d\.\d*\.\d|(?<![\w}])[\d.]+ ?_|\d ?'|\\not(?![a-z])|:.*:", re.ASCII
+)
+_MARKED: Final = re.compile(r"([a-zA-Z])(?:('+)|\^\{?(\\prime|T|\\top|\\intercal)(?![a-zA-Z])\}?)")
+
+
+def _as_subscript(match: re.Match[str]) -> str:
+    """Primes and the sign of a transposed matrix, which latex2sympy drops, as another name."""
+    mark = "t" * 5 if match[3] in ("T", "\\top", "\\intercal") else "p" * (4 + len(match[2] or "'"))
+    return f"{match[1]}_{{{mark}}}"
 
 
 _SPOKEN: Final = re.compile(
@@ -148,8 +159,15 @@ def _compare(gold: str, answer: str) -> tuple[Mark, str]:
     (gold, gold_unit), (answer, unit) = split_unit(gold), split_unit(answer)
     if gold_unit and unit and gold_unit != unit:
         return Mark.FAIL, "another unit"
+    sides = _judged(gold, answer)
+    if sides is None:
+        return Mark.FAIL, "wrong answer"
+    gold, answer = sides
     right, given = _parsed(gold), _parsed(answer)
-    if right is not None and given is not None and equal(right, given):
+    if _RATIO.search(gold):
+        return (Mark.PASS, "") if _same_ratio(gold, answer) else (Mark.FAIL, "wrong answer")
+    in_parts = min(len(split(gold)), len(split(answer))) > 1 and not _REGION.search(gold + answer)
+    if not in_parts and right is not None and given is not None and equal(right, given):
         return Mark.PASS, ""
     if any(same(gold, answer) for same in (_same_function, _same_region, _same_parts)):
         return Mark.PASS, ""
@@ -158,10 +176,56 @@ def _compare(gold: str, answer: str) -> tuple[Mark, str]:
     return Mark.FAIL, "answer cannot be read" if given is None else "wrong answer"
 
 
+def _judged(gold: str, answer: str) -> tuple[str, str] | None:
+    """What is compared of the two: the right sides where the left ones only name them, or None where an
+    equation cannot be what the other is.
+    """
+    (name, right), (other, given) = _equation(gold), _equation(answer)
+    if not name and not other:
+        return gold, answer
+    if name and other:
+        one, two = _CALLED.fullmatch(bare(name)), _CALLED.fullmatch(bare(other))
+        if one and two and one[1] == two[1] and one[2] != two[2] and not (one[2] + two[2]).isalpha():
+            return None
+        return (right, given) if is_name(name) and bare(name) == bare(other) else (gold, answer)
+    if name:
+        return (right, answer) if named_right(gold) else None
+    between = [side for side in chain(answer)[1:-1] if not re.search(r"[a-zA-Z]", side)]
+    stands = all(_holds(side, given) for side in between) and (is_named(other) or _holds(other, given))
+    return (gold, given) if stands else None
+
+
+_RATIO: Final = re.compile(r"^[^:<>]+(?::[^:<>]+){2,}$")
+
+
+def _same_ratio(gold: str, answer: str) -> bool:
+    """Ratios of three and more, such as `1:\\sqrt{3}:2`; of two they are quotients."""
+    right, given = ([_parsed(part) for part in text.split(":")] for text in (gold, answer))
+    if None in right or None in given or len(right) != len(given):
+        return False
+    return all(equal(one * given[0], other * right[0]) for one, other in zip(right, given, strict=True))
+
+
+_CALLED: Final = re.compile(r"([a-zA-Z]'*)\((.+)\)")
+
+
+def _equation(text: str) -> tuple[str, str]:
+    return named(text) if len(split(text)) == 1 and not _REGION.search(text) else ("", text)
+
+
+def _holds(left: str, right: str) -> bool:
+    """Whether the two sides of an equation are the same, as in `\\sqrt{49} = 7`."""
+    one, two = _parsed(left), _parsed(right)
+    return one is not None and two is not None and equal(one, two)
+
+
 def equal(gold: Any, answer: Any) -> bool:
     """Whether two formulas are equal to math-verify. The order counts: see its documentation on relations."""
     from math_verify import verify
+    from sympy import Symbol
 
+    if isinstance(gold, Symbol) and isinstance(answer, Symbol):
+        return bool(gold == answer)  # math-verify does not look at their case
     return verify([gold], [answer], allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True)
 
 
