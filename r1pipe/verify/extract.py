@@ -75,8 +75,10 @@ def _is_prose(text: str, formulas: bool) -> bool:
 
 
 def _worked_out(formula: str) -> str:
-    """The value of sums and products of whole numbers, and what a calculation ends in: this formula was found,
-    and not given as an answer."""
+    """The value of sums and products of whole numbers, and what a calculation ends in.
+
+    This formula was found, and not given as an answer.
+    """
     left, right = named(tidy(formula))
     if left and not re.search(r"(?<![a-zA-Z\\])[a-zA-Z]", left):
         return right

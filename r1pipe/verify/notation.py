@@ -231,7 +231,8 @@ _NAME: Final = re.compile(
 
 def is_name(text: str) -> bool:
     """Whether the left side of an equation only names what is on the right: `x`, `a_{37}`, `f(2)`, `|AB|`."""
-    return bool(_NAME.fullmatch(text)) and not _FUNCTION.search(text) or bool(_DERIVATIVE.fullmatch(text))
+    plain = bool(_NAME.fullmatch(text)) and not _FUNCTION.search(text)
+    return plain or bool(_DERIVATIVE.fullmatch(text))
 
 
 _FUNCTION: Final = re.compile(

@@ -100,9 +100,9 @@ def parse(text: str) -> Any:
     """
     if depth(text) > MAX_DEPTH or _NOT_ONE.search(text) or _SPOKEN.search(text):
         raise Unreadable(text)
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig  # type: ignore[import-untyped]
     from math_verify.grader import should_treat_as_complex
     from math_verify.parser import NormalizationConfig, latex2sympy, normalize_latex
-    from latex2sympy2_extended.latex2sympy2 import ConversionConfig  # type: ignore[import-untyped]
     from sympy import nan, zoo
 
     config = NormalizationConfig(

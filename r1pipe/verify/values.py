@@ -6,7 +6,17 @@ from fractions import Fraction
 from typing import Final, TypeAlias
 
 from r1pipe.verify.expression import ExpressionError, evaluate
-from r1pipe.verify.notation import bare, chain, enclosed, is_named, named, named_right, split, unwrapped, words
+from r1pipe.verify.notation import (
+    bare,
+    chain,
+    enclosed,
+    is_named,
+    named,
+    named_right,
+    split,
+    unwrapped,
+    words,
+)
 from r1pipe.verify.numbers import Quantity, quantity
 
 DIGITS: Final = 4
@@ -32,7 +42,7 @@ class Several:
 
     @property
     def kind(self) -> str:
-        """`tuple`, `ratio`, `interval` or `list`; a set is a list, and so are square brackets around more than two."""
+        """`tuple`, `ratio`, `interval` or `list`; a set is a list, and so are square brackets around three."""
         if self.opening == ":":
             return "ratio"
         if self.opening == "(" and self.closing == ")":
@@ -89,7 +99,7 @@ def _named(text: str, gold: bool, deep: int) -> Named | None:
 
 
 def _says_one(text: str, right: str) -> bool:
-    """Whether what stands on the left in an answer's equations is a name for the right, or the same number."""
+    """Whether the left of an answer's equation is a name for the right side, or the same number."""
     first, *between, end = chain(text) if "=" in text else ["", text]
     if is_named(end) and end != right:
         return True  # 4 = x
@@ -189,9 +199,9 @@ def _readings(gold: Named, answer: Named) -> list[tuple[Value, Value]]:
             pairs.append((gold.value, again))
         if listed := _without_thousands(gold.text):
             pairs.append((listed, answer.value))
-    if isinstance(gold.value, Several) and isinstance(answer.value, Quantity) and answer.value.places:
-        if _SURE_COMMA.fullmatch(gold.text) and (again := _with_point(gold.text)):
-            pairs.append((again, answer.value))
+    decimal = isinstance(gold.value, Several) and isinstance(answer.value, Quantity) and answer.value.places
+    if decimal and _SURE_COMMA.fullmatch(gold.text) and (again := _with_point(gold.text)):
+        pairs.append((again, answer.value))
     if isinstance(gold.value, Several) and (listed := _without_thousands(answer.text)):
         pairs.append((gold.value, listed))
     return pairs
