@@ -42,7 +42,7 @@ class Several:
 
     @property
     def kind(self) -> str:
-        """`tuple`, `ratio`, `interval` or `list`; a set is a list, and so are square brackets around three."""
+        """`tuple`, `ratio`, `interval` or `list`; a set is a list, and square brackets around three too."""
         if self.opening == ":":
             return "ratio"
         if self.opening == "(" and self.closing == ")":
