@@ -137,12 +137,23 @@ _BESIDE: Final = re.compile(
 )
 _SAYING_MORE: Final = (
     "and or not to is if than plus minus times over divided by mod base choose factorial root sqrt pi "
-    "squared cubed half halves third thirds quarter quarters fifth fifths tenth tenths hundredths "
-    "thousandths maybe wrong less more fewer"
+    "squared cubed half halves halfs third thirds quarter quarters maybe perhaps wrong less more "
+    "fewer negative below above inverse reciprocal opposite doubled tripled halved twice thrice point "
+    "except excluded excluding versus through until unless then else but true false yes no nope "
+    "impossible undefined unknown imaginary remainder modulo power powers exponent sine cosine "
+    "tangent logarithm without score googol infinity roughly almost nearly beyond"
 )
 _NO_UNIT: Final = frozenset(_SAYING_MORE.split())
 """Words that say more than what is counted; `5 or more` and `5 factorial` are not 5."""
-_SCALES: Final = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9}
+_PART: Final = re.compile(
+    r"(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|\w+teen|(?:twen|thir|for|fif|six|seven|eigh|nine)tie"
+    r"|hundred|thousand|million|billion|trillion)ths?"
+)
+"""`5 sixths` is a fraction, `5 sixth` perhaps one."""
+_SCALES: Final = {
+    "ten": 10, "dozen": 12, "gross": 144, "hundred": 10**2, "thousand": 10**3, "lakh": 10**5,
+    "million": 10**6, "crore": 10**7, "billion": 10**9, "trillion": 10**12, "quadrillion": 10**15, "quintillion": 10**18,
+}  # fmt: skip
 _POWER: Final = {"square": "^2", "sq": "^2", "squared": "^2", "cubic": "^3", "cu": "^3", "cubed": "^3"}
 _KNOWN: Final = {
     spelling: unit
@@ -191,17 +202,26 @@ _SPELLED: Final = {word: value for value, word in enumerate(_WORDS.split())}
 def _counted(number: Quantity, text: str | None, word: str | None, exponent: str | None) -> Quantity | None:
     """The number with the words beside it, or None where they are a factor or another answer."""
     found = _split(text or word)
-    if found and found[0] in _SCALES:
-        scaled = Quantity(number.value * _SCALES[found[0]])
-        return _counted(scaled, " ".join(found[1:]), None, exponent)
+    scale = _scale(found[0]) if found else None
+    if scale is not None:
+        return _counted(Quantity(number.value * scale), " ".join(found[1:]), None, exponent)
     known = unit(text or word or "")
-    if not known and not _NO_UNIT.isdisjoint(found):
+    if not known and any(map(_says_more, found)):
         return None
     if word is not None and not known and (len(found[0]) < 4 or "/" in word):
         return None
     if text is not None and found and len(found[0]) < 2 and not known:
         return None
     return replace(number, unit=known + (f"^{exponent}" if known and exponent else ""))
+
+
+def _scale(word: str) -> int | None:
+    return _SCALES.get(word) or _SCALES.get(word.removesuffix("s"))
+
+
+def _says_more(word: str) -> bool:
+    """Whether a word beside a number makes another one of it, or another answer."""
+    return word in _NO_UNIT or word in _SPELLED or _scale(word) is not None or bool(_PART.fullmatch(word))
 
 
 def _split(text: str | None) -> list[str]:
@@ -237,8 +257,6 @@ def split_unit(text: str) -> tuple[str, str]:
         return text, ""
     found = _split(match["text"] or match["word"])
     known = unit(match["text"] or match["word"] or "")
-    if any(word in _NO_UNIT or word in _SCALES for word in found) or (
-        not known and (match["word"] or len("".join(found)) < 2)
-    ):
+    if any(map(_says_more, found)) or (not known and (match["word"] or len("".join(found)) < 2)):
         return text, ""
     return match["rest"].strip(), known + (f"^{match['exponent']}" if match["exponent"] and known else "")
