@@ -152,7 +152,8 @@ _PART: Final = re.compile(
 """`5 sixths` is a fraction, `5 sixth` perhaps one."""
 _SCALES: Final = {
     "ten": 10, "dozen": 12, "gross": 144, "hundred": 10**2, "thousand": 10**3, "lakh": 10**5,
-    "million": 10**6, "crore": 10**7, "billion": 10**9, "trillion": 10**12, "quadrillion": 10**15, "quintillion": 10**18,
+    "million": 10**6, "crore": 10**7, "billion": 10**9, "trillion": 10**12,
+    "quadrillion": 10**15, "quintillion": 10**18,
 }  # fmt: skip
 _POWER: Final = {"square": "^2", "sq": "^2", "squared": "^2", "cubic": "^3", "cu": "^3", "cubed": "^3"}
 _KNOWN: Final = {
