@@ -132,8 +132,11 @@ def scan(part: Path, require: Sequence[str] = ()) -> Iterator[tuple[int, Row | B
                     line = line.removeprefix(b"\xef\xbb\xbf")  # some editors begin UTF-8 files with this mark
                 if line.strip():
                     row = _parse(line, require)
-                    text = line.decode("utf-8", "replace").rstrip("\r\n")
-                    yield number, BadRow(str(part), number, row, text) if isinstance(row, str) else row
+                    if isinstance(row, str):
+                        text = line.decode("utf-8", "replace").rstrip("\r\n")
+                        yield number, BadRow(str(part), number, row, text)
+                    else:
+                        yield number, row
     except (OSError, EOFError, zlib.error) as error:  # a gzip file may be cut short or damaged
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"The data file '{part}' cannot be read: {reason}.") from error

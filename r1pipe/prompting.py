@@ -225,16 +225,6 @@ def _boxes(text: str) -> list[tuple[int, int, int]]:
     return sorted(found)
 
 
-def last_boxed(text: str) -> str | None:
-    """What the last `\\boxed{}` whose braces balance holds, or None. One pass over the text.
-
-    >>> last_boxed(r"so \\boxed{1} or rather \\boxed{\\frac{1}{2}}.")
-    '\\\\frac{1}{2}'
-    """
-    boxes = _boxes(text)
-    return text[boxes[-1][1] : boxes[-1][2]].strip() if boxes else None
-
-
 _NEAR: Final = 10
 """Characters between two boxes that are one answer whatever stands there."""
 _JOINED: Final = 70
@@ -246,11 +236,18 @@ _PARTS: Final = re.compile(
 )
 
 
+_TOUCHES: Final = re.compile(r"(?:[-+^\u2212]|\\(?:cdot|times|div|neq?|not|pm|frac|sqrt) *)$")
+_TOUCHED: Final = re.compile(r"\^(?! ?\{? ?\\(?:circ|degree))")
+"""A sign, factor or power that stands directly at a box; degrees only dress what is in it."""
+
+
 def boxed_answer(text: str) -> str | None:
     """What the last `\\boxed{}` holds, together with those before it that are one answer with it, or None.
 
     Boxes are one answer when next to nothing stands between them, or a little with an `and`, `or`, comma or
     semicolon in it; not when it takes the first back or draws a conclusion. So two guesses are two answers.
+
+    A box that is a part of a formula, as in `-\\boxed{5}` and `\\boxed{5}^2`, holds no answer: it is empty.
 
     >>> boxed_answer(r"The roots are \\boxed{1} and \\boxed{2}.")
     '1, 2'
@@ -258,8 +255,10 @@ def boxed_answer(text: str) -> str | None:
     boxes = _boxes(text) if "box" in text else []
     if not boxes:
         return None
-    contents = [text[boxes[-1][1] : boxes[-1][2]].strip()]
-    first = boxes[-1][0]
+    first, begins, ends = boxes[-1]
+    if _TOUCHES.search(text[:first]) or _TOUCHED.match(text[ends + 1 :]):
+        return ""
+    contents = [text[begins:ends].strip()]
     for start, begins, ends in reversed(boxes[-_MOST_BOXES:-1]):
         between = text[ends + 1 : first]
         joined = len(between) <= _JOINED and _JOINS.search(between)

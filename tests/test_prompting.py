@@ -13,7 +13,6 @@ from r1pipe.prompting import (
     TAGS,
     Parsed,
     boxed_answer,
-    last_boxed,
     marked_answer,
     opens_thinking,
     parse,
@@ -139,7 +138,7 @@ def test_fits() -> None:
 @pytest.mark.parametrize(
     ("text", "content"),
     [
-        (r"\boxed{1} then \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        (r"\boxed{1} rather than that \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
         (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
         (r"\boxed{1} and \boxed{2", "1"),
         (r"\boxed{", None),
@@ -150,7 +149,7 @@ def test_fits() -> None:
 )
 def test_last_boxed(text: str, content: str | None) -> None:
     """The last box whose braces balance counts; escaped braces are text."""
-    assert last_boxed(text) == content
+    assert boxed_answer(text) == content
 
 
 @pytest.mark.parametrize(
@@ -173,6 +172,14 @@ def test_last_boxed(text: str, content: str | None) -> None:
         (r"\fbox{3}", "3"),
         (r"\\boxed{004}", "004"),
         ("none", None),
+        (r"-\boxed{5}", ""),
+        (r"\boxed{5}^2", ""),
+        (r"$x \ne \boxed{5}$", ""),
+        (r"2\cdot\boxed{5}", ""),
+        (r"- \boxed{5}", "5"),
+        (r"x = **\boxed{5}**", "5"),
+        (r"\boxed{90}^\circ", "90"),
+        (r"\boxed{90}^{\circ}", "90"),
     ],
 )
 def test_boxes_that_are_one_answer(text: str, content: str | None) -> None:

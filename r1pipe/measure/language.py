@@ -17,8 +17,6 @@ from r1pipe.world.words import LANGUAGES, VOCABULARY
 
 Language = Literal["en", "zh", "es", "fr", "de", "it", "pt", "nl", "ru", "ja", "ko", "ar", "he", "hi"]
 LANGUAGE_NAMES: Final[tuple[Language, ...]] = get_args(Language)
-OTHER: Final = "other"
-"""What words in a script of none of these languages are counted under."""
 
 # Mathematics and programs are in no language: code, commands of LaTeX, and single letters, which are mostly
 # variables.

@@ -160,9 +160,15 @@ class GymSpec(TaskSpec):
 
 
 def generators() -> list[str]:
-    """The names of all generators; none where reasoning-gym is not installed."""
+    """The names of all generators; none where reasoning-gym is not installed.
+
+    Raises:
+        EnvironmentUnfit: it is, and cannot be asked.
+    """
     if find_spec("reasoning_gym") is None:
         return []
     with closing(Pool(_WORKER, size=1, deadline=GENERATE_SECONDS)) as pool:
         found = pool.ask(["names"])
-    return [] if isinstance(found, Lost) else list(found)
+    if isinstance(found, Lost):
+        raise EnvironmentUnfit(f"reasoning-gym could not be asked for its generators: {found.reason}.")
+    return list(found)

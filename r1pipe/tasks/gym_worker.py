@@ -29,10 +29,13 @@ _HARMLESS: Final = (
 """Audit events, or beginnings of their names, of code that computes and imports."""
 
 _UNREADABLE: Final = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, NameError, OSError, RuntimeError,
-    SyntaxError, TypeError, ValueError, tokenize.TokenError,
+    ArithmeticError, AssertionError, AttributeError, LookupError, NameError, PermissionError, SyntaxError,
+    TypeError, ValueError, tokenize.TokenError,
 )  # fmt: skip
-"""What scorers raise on answers of another form. Anything else ends the worker, and decides nothing."""
+"""What scorers raise on answers of another form, and `_refuse` on what they may not cause.
+
+Anything else, such as a lack of memory or depth, ends the worker and decides nothing.
+"""
 
 _scoring = False
 

@@ -26,7 +26,6 @@ from r1pipe.verify.isolation import Isolation
 from r1pipe.verify.verdict import Verdict
 
 JudgeName = Literal["exact", "number", "math", "choice", "logic", "code", "countdown"]
-JUDGE_NAMES: Final[tuple[JudgeName, ...]] = get_args(JudgeName)
 ID_COLUMNS: Final = ("id", "task_id")
 JUDGE_COLUMN: Final = "judge"
 """A row that has it names its own judge."""

@@ -14,6 +14,7 @@ from typing import Any
 from r1pipe import jsonl
 from r1pipe.errors import UsageError
 from r1pipe.prompting import opens_thinking, parse
+from r1pipe.tasks.source import read_path
 from r1pipe.verify.extract import written_answer, written_gold
 from r1pipe.verify.math import JUDGES, gold_answer, judge_math_all
 from r1pipe.verify.verdict import Mark, Verdict, failed
@@ -89,14 +90,14 @@ def judge_files(paths: Sequence[Path], rule: str, jobs: int | None = None) -> Ju
     cases: list[Case] = []
     set_aside: list[jsonl.BadRow] = []
     for path in paths:
-        rows, bad = jsonl.read_rows(path)
+        rows, bad = read_path(path)
         set_aside += bad
-        for number, row in enumerate(rows, 1):
-            case = _case(row)
+        for each in rows:
+            case = _case(each.row)
             if isinstance(case, Case):
                 cases.append(case)
             else:
-                set_aside.append(jsonl.BadRow(str(path), number, case, str(row)))
+                set_aside.append(each.bad(case))
     if not cases:
         first = f" The first: {set_aside[0]}." if set_aside else ""
         raise UsageError(

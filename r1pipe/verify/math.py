@@ -110,6 +110,8 @@ def _without_algebra(gold: str, answer: str) -> Verdict | None:
     """The verdict, or None where mathematics has to be compared."""
     if len(answer) > MAX_LENGTH and answer != gold:
         return failed("answer too long", answer[:MAX_LENGTH])
+    if len(gold) > MAX_LENGTH and answer != gold:
+        return undecided("right answer too long", answer)
     if gold.isdecimal() and answer.isdecimal() and gold.isascii() and answer.isascii():  # most of all answers
         value = answer.lstrip("0") or "0"
         return passed(value) if value == (gold.lstrip("0") or "0") else failed("wrong answer", value)
@@ -157,6 +159,8 @@ def _without_value(right: Named, given: str) -> Verdict | None:
         rest = named(given)[1]
         if len(split(rest)) > 1:
             return failed("more than one answer", bare(given))
+        if _TOO_LARGE.search(given):
+            return failed("too large", given)
         if _left_to_do(rest):
             return failed("arithmetic left to do", bare(given))
         if _WORD.search(rest) or not re.search(r"[\d\\]", rest):
@@ -165,6 +169,14 @@ def _without_value(right: Named, given: str) -> Verdict | None:
 
 
 _WORD: Final = re.compile(r"(?<![a-zA-Z\\{])(?!sqrt)[a-zA-Z]{4,}")  # in a number, only `\text{}` holds words
+_TOO_LARGE: Final = re.compile(
+    r"\d{5,}[)}]? ?!|\^ ?\{? ?-?\d{5,}|\^ ?\{? ?\d{2,} ?\^ ?\{? ?(?:[4-9]|\d\d)|\^ ?\{? ?\d ?\^ ?\{? ?\d\d"
+    r"|\\d?binom ?\{ ?(?:\d{5,}|\d+ ?\^)",
+    re.ASCII,
+)
+"""Factorials, powers and binomials that no number of `MAX_LENGTH` characters is equal to, and at which sympy
+would work until its time is up."""
+
 _ARITHMETIC: Final = re.compile(r"\\(?:frac|times|cdot|div)(?![a-zA-Z])")
 _LEFT_TO_DO: Final = re.compile(r"[\d)}] ?[-+*(#] ?[-\d.({#]", re.ASCII)
 

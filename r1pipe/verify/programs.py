@@ -53,7 +53,7 @@ def judge_program(
     """The verdict on a program: pass if every test passes.
 
     The limits are those of one process. What the program does to itself is a fail, however it dies; only the
-    sandbox's own failure is undecided, with a reason that begins with "sandbox".
+    failures of the sandbox (with a reason that begins with "sandbox") and of the tests are undecided.
 
     Raises:
         EnvironmentUnfit: the sandbox does not work on this machine.

@@ -228,3 +228,10 @@ def test_a_slow_scorer_is_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(gym, "_pool", lambda: pool)
         verdict = sums.judge_answer(item, "1")
     assert (verdict.mark, verdict.reason) == (Mark.UNDECIDED, "scorer timed out")
+
+
+def test_a_library_that_cannot_be_asked_is_no_empty_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else every generator would seem not to exist."""
+    monkeypatch.setattr(gym, "GENERATE_SECONDS", 0.0001)
+    with pytest.raises(EnvironmentUnfit, match="could not be asked for its generators: timed out"):
+        gym.generators()

@@ -72,3 +72,14 @@ def test_the_command(tmp_path: Path) -> None:
 def test_the_commands_rules_are_those_of_the_judges() -> None:
     """Which it does not load for a list of commands."""
     assert {rule.value for rule in cli.AnswerRule} == set(JUDGES)
+
+
+def test_a_row_that_is_set_aside_keeps_its_line(tmp_path: Path) -> None:
+    """Blank and broken lines before it count."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('\nnonsense\n{"gold": "1", "pred": "1"}\n{"gold": "1"}\n')
+    judged = judge_files([path], "number")
+    assert sorted((row.line, row.reason[:9]) for row in judged.set_aside) == [
+        (2, "not JSON "),
+        (4, "it has ne"),
+    ]
