@@ -26,7 +26,7 @@ from r1pipe.verify.alarm import alarm, reasons_of
 if TYPE_CHECKING:
     from r1pipe.measure.samples import SampleRow
 
-VERSION = 3
+VERSION = 4
 SUMMARY = "Score models on the same problems: how often they are right, and how they think."
 
 
@@ -99,7 +99,7 @@ class Config(StageConfig):
     max_new_tokens: int = Field(default=512, ge=1)
     """A completion that reaches this many tokens is cut off and counts as truncated."""
     batch: int = Field(default=256, ge=1)
-    """Completions generated at a time. It counts in the fingerprint: a batch draws from one random stream."""
+    """Completions generated and judged before the next ones begin."""
 
     @model_validator(mode="after")
     def _names(self) -> "Config":
@@ -314,10 +314,12 @@ class Examinee:
         self._folder = folder
         self._batch = batch
 
-    def answer(self, paper: Paper, batch: Sequence[tuple[Question, int]], seed: int) -> list[jsonl.Row]:
+    def answer(
+        self, paper: Paper, batch: Sequence[tuple[Question, int]], seeds: Sequence[int]
+    ) -> list[jsonl.Row]:
         """One judged completion, a `SampleRow` and whose it is, for each (question, sample) of the batch."""
         self._writer.sampling = paper.sampling
-        written = self._writer.write([question for question, _ in batch], seed)
+        written = self._writer.write([question for question, _ in batch], seeds)
         return [{"model": paper.model, "set": paper.set, **row} for row in judged(batch, written)]
 
     @cached_property
@@ -332,8 +334,10 @@ def _sit(exam: Exam, paper: Paper, examinee: Examinee, answers: Answers, work: W
         batch = order[start : start + size]
         if not answers.has(paper, batch):
             work.pause_point()
-            seed = derive_seed(exam.seed, "evaluate", paper.set, start)  # the same for every model
-            answers.add(examinee.answer(paper, batch, seed))
+            # The same for every model.
+            asked = [("evaluate", paper.set, question.item.id, sample) for question, sample in batch]
+            seeds = [derive_seed(exam.seed, *each) for each in asked]
+            answers.add(examinee.answer(paper, batch, seeds))
         work.progress(start + len(batch), len(order), f"completions of {paper.model} on {paper.set}")
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from r1pipe.train.grpo import Judgement, Prompt
 
-VERSION = 3
+VERSION = 4
 SUMMARY = "Train a policy by GRPO on tasks whose answers a program can judge."
 
 _TRL_NAMES: Final = {

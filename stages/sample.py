@@ -1,8 +1,8 @@
 """Sampling: completions of a checkpoint, each judged, of which the good ones become training data.
 
-The work is a fixed sequence of batches. Each asks fixed prompts with a seed of its own, and what came of it
-is in the journal before the next one begins. So a stage that was stopped goes on with the first batch that
-the journal does not hold whole, and ends with the same rows as one that was not.
+The work is a fixed sequence of batches. Each asks fixed prompts, with a seed for each completion, and what
+came of it is in the journal before the next one begins. So a stage that was stopped goes on with the first
+batch that the journal does not hold whole, and ends with the same rows as one that was not.
 """
 
 import time
@@ -34,7 +34,7 @@ from r1pipe.world.words import LANGUAGES
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-VERSION = 3
+VERSION = 4
 SUMMARY = "Sample completions from a model, judge each, and keep the good ones as data."
 
 
@@ -64,7 +64,7 @@ class Config(StageConfig):
     max_new_tokens: int = Field(default=512, ge=1)
     """A completion that reaches this many tokens is cut off and counts as truncated."""
     batch: int = Field(default=256, ge=1)
-    """Completions generated side by side. What is drawn depends on it."""
+    """Completions generated and judged before the next ones begin."""
     keep: Keep = Keep()
     """Which completions are kept."""
     limit: int | None = Field(default=None, ge=1)
@@ -125,7 +125,10 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     harvest = Harvest(config.keep, config.limit)
     tokens, undecided = 0, Counter[str]()
     for batch in Batches(config, asked.questions, writer, work):
-        made = [rows.of(question, row, batch.seed) for question, row in batch.rows]
+        made = [
+            rows.of(question, row, seed_of(work.seed, question, row["sample"]))
+            for question, row in batch.rows
+        ]
         accepted = harvest.add(made)
         undecided.update(reasons_of(made))
         tokens += batch.tokens
@@ -172,7 +175,6 @@ class Batch:
     """From 1."""
     steps: int
     rows: list[tuple[Question, SampleRow]]
-    seed: int
     done: int
     """Completions up to the end of it."""
     total: int
@@ -201,7 +203,6 @@ class Batches:
             starts = range(0, len(self._pairs), self._size)
             for step, start in enumerate(starts, 1):
                 pairs = self._pairs[start : start + self._size]
-                seed = derive_seed(self._work.seed, "sample", step)
                 begun = time.monotonic()
                 whole = all((question.item.id, sample) in known for question, sample in pairs)
                 if not whole:
@@ -210,15 +211,21 @@ class Batches:
                         self._work.rewind(step - 1)
                         going_on = True
                     # A kill may have left the first rows of a batch: they are the same as those made again.
-                    fresh = [row for row in self._write(pairs, seed) if _key(row) not in known]
+                    fresh = [row for row in self._write(pairs) if _key(row) not in known]
                     journal.append([dict(row) for row in fresh])
                     known |= {_key(row): row for row in fresh}
                 rows = [(question, known[question.item.id, sample]) for question, sample in pairs]
                 seconds = None if whole else time.monotonic() - begun
-                yield Batch(step, len(starts), rows, seed, start + len(pairs), len(self._pairs), seconds)
+                yield Batch(step, len(starts), rows, start + len(pairs), len(self._pairs), seconds)
 
-    def _write(self, pairs: Sequence[tuple[Question, int]], seed: int) -> list[SampleRow]:
-        return judged(pairs, self._writer.write([question for question, _ in pairs], seed))
+    def _write(self, pairs: Sequence[tuple[Question, int]]) -> list[SampleRow]:
+        seeds = [seed_of(self._work.seed, *pair) for pair in pairs]
+        return judged(pairs, self._writer.write([question for question, _ in pairs], seeds))
+
+
+def seed_of(seed: int, question: Question, sample: int) -> int:
+    """What a completion is drawn with: it depends on no other one, nor on the batch."""
+    return derive_seed(seed, "sample", question.task.name, question.item.id, sample)
 
 
 def _numbered(questions: Sequence[Question], samples: int) -> list[tuple[Question, int]]:

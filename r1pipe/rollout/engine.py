@@ -1,6 +1,6 @@
 """What every engine promises. Plain Python: nothing here imports torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -34,12 +34,41 @@ class Rollout:
     """One per drawn token, or None when they were not asked for."""
 
 
+Finished = Callable[[int, Rollout], None]
+"""Told of each rollout as soon as it is whole, by the place of its prompt; in no order."""
+
+
 class Engine(Protocol):
     """Generates completions from the policy's present weights."""
 
-    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int) -> list[Rollout]:
+    name: str
+    """As a recipe writes it: `transformers`, `vllm` or `vllm-server`."""
+    exact: bool
+    """Whether what it samples from are the trainer's own numbers, so that no mismatch has to be corrected."""
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        seeds: Sequence[int],
+        finished: Finished | None = None,
+    ) -> list[Rollout]:
         """One rollout per prompt, in order; repeat a prompt to get a group.
 
-        The same prompts, sampling, seed and weights give the same tokens, whatever else the process drew.
+        `seeds` has one seed in [0, 2**63) per prompt. A rollout is a function of its prompt, the sampling,
+        its seed and the weights: what else is generated beside it, and in which batch, has no part in it, up
+        to the rounding of sums.
         """
+        ...
+
+    def sync(self) -> None:
+        """Take over the policy's present weights, and check that they have arrived.
+
+        Raises `RunFailed` where the engine's log-probabilities of a probe differ from the trainer's.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back memory, processes and connections. An engine that was closed is not used again."""
         ...

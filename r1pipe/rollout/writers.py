@@ -42,8 +42,8 @@ class Writer(Protocol):
     room: int
     """The most tokens that a prompt may have."""
 
-    def write(self, questions: Sequence[Question], seed: int) -> list[Written]:
-        """One completion for each question, in order; a function of the questions and the seed."""
+    def write(self, questions: Sequence[Question], seeds: Sequence[int]) -> list[Written]:
+        """One completion for each question and its seed, in order; a function of those two."""
         ...
 
 
@@ -66,9 +66,9 @@ class ModelWriter:
             batch=batch,
         )
 
-    def write(self, questions: Sequence[Question], seed: int) -> list[Written]:
-        """Sample one completion for each; at a temperature of 0 the seed has no part in it."""
-        rollouts = self.engine.generate([each.token_ids for each in questions], self.sampling, seed=seed)
+    def write(self, questions: Sequence[Question], seeds: Sequence[int]) -> list[Written]:
+        """Sample one completion for each; at a temperature of 0 the seeds have no part in it."""
+        rollouts = self.engine.generate([each.token_ids for each in questions], self.sampling, seeds=seeds)
         texts = decode_completions(self.tokenizer, [rollout.token_ids for rollout in rollouts])
         return [
             Written(text, len(rollout.token_ids), rollout.finish == "length")
@@ -85,7 +85,7 @@ class GoldWriter:
         self.room = int(self.tokenizer.model_max_length)
         self._space = " " if space else ""
 
-    def write(self, questions: Sequence[Question], seed: int) -> list[Written]:
+    def write(self, questions: Sequence[Question], seeds: Sequence[int]) -> list[Written]:
         """Give each its answer. Raises `UsageError` for one whose right answer is no text."""
         for each in questions:
             if not isinstance(each.item.gold, str):

@@ -169,7 +169,7 @@ class Policy(Guarded, GRPOTrainer):
         """Generate and judge one completion for each of `self.rows`; what TRL wants from a `rollout_func`."""
         began = time.perf_counter()
         prompts = [self.prompts[row] for row in self.rows]
-        completions = self.engine.generate([p.token_ids for p in prompts], self.sampling, seed=self._seed())
+        completions = self.engine.generate([p.token_ids for p in prompts], self.sampling, seeds=self._seeds())
         generated = time.perf_counter()
         judgements = self.judge(list(zip(prompts, completions, strict=True)))
         self.spent["generation"] += generated - began
@@ -183,12 +183,14 @@ class Policy(Guarded, GRPOTrainer):
             "judgement": judgements,
         }
 
-    def _seed(self) -> int:
-        """Of this generation: a function of the run's seed and of how many micro-batches came before."""
+    def _seeds(self) -> list[int]:
+        """Of this generation's completions: of the run's seed, how much came before, and each one's place."""
         accumulated = self.args.gradient_accumulation_steps
         # TRL's own counter starts anew after a resume; the optimiser's step does not.
         micro_batches = self.state.global_step * accumulated + self._step % accumulated
-        return derive_seed(self.args.seed, "rollout", micro_batches, self.accelerator.process_index)
+        first = self.accelerator.process_index * len(self.rows)
+        places = range(first, first + len(self.rows))
+        return [derive_seed(self.args.seed, "rollout", micro_batches, place) for place in places]
 
     def _count(self, judgements: Sequence[Judgement]) -> None:
         """Log what TRL does not: right answers, undecided ones, and groups that teach nothing."""

@@ -3,7 +3,7 @@
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -62,6 +62,13 @@ def shapes(model: PreTrainedModel) -> Iterator[list[tuple[int, ...]]]:
     handle.remove()
 
 
+def run(
+    engine: TransformersEngine, prompts: Sequence[list[int]], sampling: Sampling, seed: int = 0
+) -> list[Rollout]:
+    """Generate with the seeds `seed`, `seed` + 1, …"""
+    return engine.generate(prompts, sampling, seeds=range(seed, seed + len(prompts)))
+
+
 def greedy_by_transformers(model: PreTrainedModel, prompt: list[int], eos_id: int, limit: int) -> list[int]:
     ids = torch.tensor([prompt])
     output = model.generate(
@@ -95,9 +102,7 @@ def test_greedy_is_generate_token_for_token(
     expected = [greedy_by_transformers(model, prompt, eos_id, limit) for prompt in prompts]
     assert len({len(tokens) for tokens in expected}) > 4, "all end together: nothing would be dropped"
     shapes.clear()
-    rollouts = engine_of(model, eos_id=eos_id, batch=batch).generate(
-        prompts, Sampling(limit, temperature=0), seed=0
-    )
+    rollouts = run(engine_of(model, eos_id=eos_id, batch=batch), prompts, Sampling(limit, temperature=0))
     assert [rollout.token_ids for rollout in rollouts] == expected
     assert {rollout.finish for rollout in rollouts} == {"stop", "length"}
     for rollout in rollouts:
@@ -111,7 +116,7 @@ def test_greedy_is_generate_token_for_token(
 def test_prompts_of_one_length_need_no_mask(model: PreTrainedModel) -> None:
     """Without padding the model works out the positions by itself, and comes to the same."""
     prompts = [[5, 6, 7], [8, 9, 10], [11, 12, 13]]
-    rollouts = engine_of(model).generate(prompts, Sampling(20, temperature=0), seed=0)
+    rollouts = run(engine_of(model), prompts, Sampling(20, temperature=0))
     expected = [greedy_by_transformers(model, prompt, EOS, 20) for prompt in prompts]
     assert [rollout.token_ids for rollout in rollouts] == expected
 
@@ -145,7 +150,7 @@ def test_other_architectures(architecture: str, options: dict[str, Any]) -> None
     )
     model = AutoModelForCausalLM.from_config(shape).eval()
     prompts = prompts_of(6)
-    rollouts = engine_of(model).generate(prompts, Sampling(20, temperature=0), seed=0)
+    rollouts = run(engine_of(model), prompts, Sampling(20, temperature=0))
     expected = [greedy_by_transformers(model, prompt, EOS, 20) for prompt in prompts]
     assert [rollout.token_ids for rollout in rollouts] == expected
 
@@ -155,7 +160,7 @@ def test_a_group_is_read_once(model: PreTrainedModel, shapes: list[tuple[int, ..
     stand where their prompts stand."""
     one, other = [3, 4, 5, 6], [7, 8]
     asked = [one, other, other, one, one, other, one, other]
-    rollouts = engine_of(model).generate(asked, Sampling(8, temperature=0), seed=0)
+    rollouts = run(engine_of(model), asked, Sampling(8, temperature=0))
     assert shapes[0] == (2, 4)
     assert shapes[1] == (8, 1)
     expected = {tuple(p): greedy_by_transformers(model, p, EOS, 8) for p in (one, other)}
@@ -167,7 +172,7 @@ def test_members_of_a_group_are_drawn_from_the_model(model: PreTrainedModel) -> 
     model says, within four standard deviations each."""
     prompt, draws = [3, 4, 5], 20_000
     asked = [prompt] * draws + [[6, 7, 8, 9, 10]]
-    rollouts = engine_of(model, batch=draws + 1).generate(asked, Sampling(2), seed=0)[:draws]
+    rollouts = run(engine_of(model, batch=draws + 1), asked, Sampling(2))[:draws]
     firsts = Counter(rollout.token_ids[0] for rollout in rollouts)
     first = torch.softmax(fresh_logprobs(model, prompt, Rollout([2], "length"))[0], -1)
     assert_frequencies(firsts, first)
@@ -190,7 +195,7 @@ def test_one_seed_one_result(model: PreTrainedModel) -> None:
     engine, prompts, sampling = engine_of(model, batch=3), prompts_of(8), Sampling(12)
 
     def tokens(seed: int) -> list[list[int]]:
-        return [rollout.token_ids for rollout in engine.generate(prompts, sampling, seed=seed)]
+        return [r.token_ids for r in run(engine, prompts, sampling, seed)]
 
     before = torch.get_rng_state()
     first = tokens(7)
@@ -202,9 +207,9 @@ def test_one_seed_one_result(model: PreTrainedModel) -> None:
 
 
 def test_batches_draw_different_numbers(model: PreTrainedModel) -> None:
-    """The second batch of one prompt goes on in the stream: a copy of the first would be half the samples
+    """The second batch of one prompt has seeds of its own: a copy of the first would be half the samples
     lost."""
-    rollouts = engine_of(model, batch=4).generate([[3, 4, 5]] * 8, Sampling(12), seed=0)
+    rollouts = run(engine_of(model, batch=4), [[3, 4, 5]] * 8, Sampling(12))
     drawn = [tuple(rollout.token_ids) for rollout in rollouts]
     assert drawn[:4] != drawn[4:]
     assert len(set(drawn)) > 4
@@ -213,7 +218,7 @@ def test_batches_draw_different_numbers(model: PreTrainedModel) -> None:
 @pytest.mark.parametrize("pad_id", [PAD, EOS])
 def test_an_eos_ends_a_completion(model: PreTrainedModel, pad_id: int) -> None:
     """It stands last exactly when the completion stopped, and nowhere else, even where it pads as well."""
-    rollouts = engine_of(model, pad_id=pad_id).generate(prompts_of(200), Sampling(15), seed=0)
+    rollouts = run(engine_of(model, pad_id=pad_id), prompts_of(200), Sampling(15))
     assert {rollout.finish for rollout in rollouts} == {"stop", "length"}
     for rollout in rollouts:
         stopped = rollout.finish == "stop"
@@ -230,7 +235,7 @@ def test_logprobs_are_those_of_a_fresh_pass(model: PreTrainedModel, temperature:
     """To 1e-5, for mixed lengths and after rows were dropped, under the distribution that was drawn from."""
     prompts = prompts_of(40)
     sampling = Sampling(20, temperature=temperature, top_k=top_k, logprobs=True)
-    rollouts = engine_of(model).generate(prompts, sampling, seed=0)
+    rollouts = run(engine_of(model), prompts, sampling)
     if temperature:
         assert len({len(rollout.token_ids) for rollout in rollouts}) > 5
     for prompt, rollout in zip(prompts, rollouts, strict=True):
@@ -272,7 +277,9 @@ def test_what_is_forbidden_is_not_drawn(temperature: float) -> None:
     logits = torch.tensor([[0.0, 1.0, 20.0, 3.0]]).repeat(600, 1)
     previous = torch.tensor([5, 6, 7] * 200)
     sampling = Sampling(1, temperature=temperature, forbid_after={5: 2, 7: 3})
-    drawn, logprobs = draw(logits.clone(), previous, sampling, torch.Generator().manual_seed(0))
+    drawn, logprobs = draw(
+        logits.clone(), previous, sampling, torch.linspace(0, 0.999, 600, dtype=torch.float64)
+    )
     assert 2 not in drawn[previous == 5]
     assert set(drawn[previous != 5].tolist()) == {2}
     shares = torch.tensor([0.0, 1.0, MINUS_INFINITY, 3.0]).log_softmax(-1)
@@ -282,7 +289,7 @@ def test_what_is_forbidden_is_not_drawn(temperature: float) -> None:
 def test_a_completion_obeys_what_is_forbidden(model: PreTrainedModel) -> None:
     """In whole completions too, the prompt's last token counting as the one before the first."""
     prompts = [[3, 4, token] for token in range(2, VOCABULARY)] * 10
-    free = engine_of(model).generate(prompts, Sampling(20), seed=0)
+    free = run(engine_of(model), prompts, Sampling(20))
 
     def pairs(rollouts: list[Rollout]) -> Counter[tuple[int, int]]:
         found: Counter[tuple[int, int]] = Counter()
@@ -292,7 +299,7 @@ def test_a_completion_obeys_what_is_forbidden(model: PreTrainedModel) -> None:
 
     (before, banned), count = pairs(free).most_common(1)[0]
     assert count > 10
-    bound = engine_of(model).generate(prompts, Sampling(20, forbid_after={before: banned}), seed=0)
+    bound = run(engine_of(model), prompts, Sampling(20, forbid_after={before: banned}))
     assert pairs(bound)[before, banned] == 0
     assert any(pair[0] == before for pair in pairs(bound))
 
@@ -300,15 +307,15 @@ def test_a_completion_obeys_what_is_forbidden(model: PreTrainedModel) -> None:
 def test_dropout_is_off_and_comes_back(model: PreTrainedModel) -> None:
     """A model in training samples as one that is not, and is in training afterwards, after a mistake too."""
     engine, prompts = engine_of(model), prompts_of(4)
-    expected = engine.generate(prompts, Sampling(8), seed=0)
+    expected = run(engine, prompts, Sampling(8))
     modes: list[bool] = []
     handle = model.register_forward_pre_hook(lambda module, args: modes.append(module.training))
     try:
         model.train()
-        assert engine.generate(prompts, Sampling(8), seed=0) == expected
+        assert run(engine, prompts, Sampling(8)) == expected
         assert model.training
         with pytest.raises(IndexError):
-            engine.generate([[VOCABULARY]], Sampling(8), seed=0)
+            run(engine, [[VOCABULARY]], Sampling(8))
         assert model.training
     finally:
         handle.remove()
@@ -319,16 +326,16 @@ def test_dropout_is_off_and_comes_back(model: PreTrainedModel) -> None:
 def test_an_empty_prompt_is_refused(model: PreTrainedModel) -> None:
     """It has no last token to go on from; no prompts at all are no completions."""
     with pytest.raises(ValueError, match="no tokens"):
-        engine_of(model).generate([[3], []], Sampling(8), seed=0)
-    assert engine_of(model).generate([], Sampling(8), seed=0) == []
+        run(engine_of(model), [[3], []], Sampling(8))
+    assert run(engine_of(model), [], Sampling(8)) == []
 
 
 def test_one_token_needs_one_pass(model: PreTrainedModel, shapes: list[tuple[int, ...]]) -> None:
     """The last token is drawn and not read: a limit of n costs n passes."""
-    engine_of(model, eos_id=VOCABULARY).generate(prompts_of(3), Sampling(1), seed=0)
+    run(engine_of(model, eos_id=VOCABULARY), prompts_of(3), Sampling(1))
     assert len(shapes) == 1
     shapes.clear()
-    engine_of(model, eos_id=VOCABULARY).generate(prompts_of(3), Sampling(5), seed=0)
+    run(engine_of(model, eos_id=VOCABULARY), prompts_of(3), Sampling(5))
     assert len(shapes) == 5
 
 
@@ -343,7 +350,7 @@ def test_a_drop_is_put_off_until_it_pays(model: PreTrainedModel, monkeypatch: py
         keep(cache, rows)
 
     monkeypatch.setattr(RoomyCache, "keep", noted)
-    engine_of(model).generate([[3, 4, 5]] * 100, Sampling(30), seed=0)
+    run(engine_of(model), [[3, 4, 5]] * 100, Sampling(30))
     assert kept[0] == 100
     assert len(kept) > 3
     assert all(later < 0.85 * earlier for earlier, later in pairwise(kept))

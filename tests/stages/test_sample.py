@@ -54,7 +54,9 @@ class Scripted:
         self.asked: list[int] = []
         """How many prompts each call had."""
 
-    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int) -> list[Rollout]:
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seeds: Sequence[int]
+    ) -> list[Rollout]:
         rollouts = []
         for ids in prompts:
             question = str(self.tokenizer.decode(ids)).split(" ", 1)[1].partition(" <|assistant|>")[0]
@@ -214,11 +216,11 @@ def test_a_crash_between_batches_changes_nothing(
     """The engine dies at the third batch of three; the second attempt asks for that batch alone."""
     generate, calls = engines.TransformersEngine.generate, []
 
-    def dies(self: Any, prompts: Any, sampling: Any, *, seed: int) -> Any:
-        calls.append(seed)
+    def dies(self: Any, prompts: Any, sampling: Any, *, seeds: Any) -> Any:
+        calls.append(seeds)
         if len(calls) == 3:
             raise MemoryError
-        return generate(self, prompts, sampling, seed=seed)
+        return generate(self, prompts, sampling, seeds=seeds)
 
     monkeypatch.setattr(engines.TransformersEngine, "generate", dies)
     with pytest.raises(MemoryError):

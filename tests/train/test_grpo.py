@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from r1pipe.errors import Interrupted, RunFailed
-from r1pipe.rollout import Rollout, Sampling
+from r1pipe.rollout import Finished, Rollout, Sampling
 from r1pipe.rollout.local import TransformersEngine
 from r1pipe.train import checkpoints, grpo, models
 from r1pipe.train.callbacks import Watch
@@ -34,14 +34,22 @@ SMALL = {
 class Uneven(TransformersEngine):
     """Ends each completion after 1 to 20 tokens drawn from the seed: a random model hardly ever does."""
 
-    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int) -> list[Rollout]:
-        lengths = random.Random(seed)
-        rollouts = super().generate(prompts, sampling, seed=seed)
-        for rollout in rollouts:
-            length = lengths.randint(1, sampling.max_new_tokens)
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        seeds: Sequence[int],
+        finished: Finished | None = None,
+    ) -> list[Rollout]:
+        rollouts = super().generate(prompts, sampling, seeds=seeds)
+        for place, (rollout, seed) in enumerate(zip(rollouts, seeds, strict=True)):
+            length = random.Random(seed).randint(1, sampling.max_new_tokens)
             if length < len(rollout.token_ids):
                 rollout.token_ids[length - 1 :] = [self.eos_id]
                 rollout.finish = "stop"
+            if finished is not None:
+                finished(place, rollout)
         return rollouts
 
 
