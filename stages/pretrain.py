@@ -46,6 +46,9 @@ class Config(StageConfig):
     """Depth of the model."""
     heads: int = Field(default=3, ge=1)
     """Attention heads."""
+    kv_heads: int | None = Field(default=None, ge=1)
+    """Heads of keys and values, each shared by as many of the others; `heads` where it is not set. Fewer of
+    them make sampling faster, which on a CPU waits for the cache."""
     head_dim: int = Field(default=32, ge=2, multiple_of=2)
     """Width of a head; vLLM wants 32 or more."""
     rope_theta: float = Field(default=1e5, gt=0)
@@ -149,7 +152,7 @@ def _build(config: Config, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "
         intermediate_size=config.intermediate_size,
         num_hidden_layers=config.layers,
         num_attention_heads=config.heads,
-        num_key_value_heads=config.heads,
+        num_key_value_heads=config.kv_heads or config.heads,
         head_dim=config.head_dim,
         max_position_embeddings=config.context,
         rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},

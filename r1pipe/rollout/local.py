@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from r1pipe.rollout.cache import RoomyCache
+from r1pipe.rollout.decoder import decoder_of
 from r1pipe.rollout.engine import Finished, Rollout, Sampling
 
 _DROP_AT = 0.85
@@ -65,6 +66,7 @@ class TransformersEngine:
     ) -> None:
         logits, cache, padding = self._read(prompts)  # [rows, vocabulary], …, [rows, prompt] or None
         device = logits.device
+        decode = decoder_of(self.model, max(map(len, prompts)) + sampling.max_new_tokens)
         rows = torch.arange(len(prompts), device=device)  # the prompt each computed row belongs to
         previous = torch.tensor([prompt[-1] for prompt in prompts], device=device)
         positions = torch.tensor([len(prompt) for prompt in prompts], device=device)
@@ -90,7 +92,9 @@ class TransformersEngine:
                 rows, drawn, positions, ended = rows[kept], drawn[kept], positions[kept], ended[kept]
                 padding = padding[kept] if padding is not None else None
             previous = drawn
-            logits, padding = self._step(drawn, positions, cache, padding)
+            if padding is not None:
+                padding = torch.cat([padding, padding.new_ones(len(padding), 1)], dim=1)
+            logits = decode(drawn, positions, cache, padding)
             positions = positions + 1
         done.take(rows, tokens, logprobs)
 
@@ -114,17 +118,6 @@ class TransformersEngine:
         repeat = torch.tensor([index[tuple(prompt)] for prompt in prompts], device=device)
         cache.keep(repeat)
         return output.logits[repeat, -1], cache, mask[repeat] if padded else None
-
-    def _step(
-        self, drawn: torch.Tensor, positions: torch.Tensor, cache: RoomyCache, padding: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """One more token for each computed row: its logits, and the mask grown by a column."""
-        arguments: dict[str, Any] = {}
-        if padding is not None:
-            padding = torch.cat([padding, padding.new_ones(len(padding), 1)], dim=1)
-            arguments = {"attention_mask": padding, "position_ids": positions[:, None]}
-        output = self.model(input_ids=drawn[:, None], past_key_values=cache, use_cache=True, **arguments)
-        return output.logits[:, -1], padding
 
 
 class _Rows:

@@ -50,14 +50,15 @@ def prompts_of(count: int, seed: int = 0) -> list[list[int]]:
 
 
 @pytest.fixture
-def shapes(model: PreTrainedModel) -> Iterator[list[tuple[int, ...]]]:
-    """The shape of `input_ids` in every forward pass."""
-    seen: list[tuple[int, ...]] = []
+def shapes(model: PreTrainedModel) -> Iterator[list[tuple[int, int]]]:
+    """(rows, columns) of the tokens that every forward pass reads."""
+    seen: list[tuple[int, int]] = []
 
-    def note(module: Any, args: Any, kwargs: Any) -> None:
-        seen.append(tuple(kwargs["input_ids"].shape))
+    def note(module: Any, args: Any) -> None:
+        rows, *columns = args[0].shape
+        seen.append((rows, columns[0] if columns else 1))
 
-    handle = model.register_forward_pre_hook(note, with_kwargs=True)
+    handle = model.get_input_embeddings().register_forward_pre_hook(note)
     yield seen
     handle.remove()
 
@@ -91,7 +92,7 @@ def fresh_logprobs(model: PreTrainedModel, prompt: list[int], rollout: Rollout) 
 
 @pytest.mark.parametrize("batch", [256, 5])
 def test_greedy_is_generate_token_for_token(
-    model: PreTrainedModel, shapes: list[tuple[int, ...]], batch: int
+    model: PreTrainedModel, shapes: list[tuple[int, int]], batch: int
 ) -> None:
     """Sixteen prompts of mixed length, some of which end early: the finished rows are dropped, and those that
     are left say what transformers says about each prompt alone."""
@@ -155,7 +156,7 @@ def test_other_architectures(architecture: str, options: dict[str, Any]) -> None
     assert [rollout.token_ids for rollout in rollouts] == expected
 
 
-def test_a_group_is_read_once(model: PreTrainedModel, shapes: list[tuple[int, ...]]) -> None:
+def test_a_group_is_read_once(model: PreTrainedModel, shapes: list[tuple[int, int]]) -> None:
     """Two prompts, four times each and not side by side: the first pass reads two rows, and the completions
     stand where their prompts stand."""
     one, other = [3, 4, 5, 6], [7, 8]
@@ -330,7 +331,7 @@ def test_an_empty_prompt_is_refused(model: PreTrainedModel) -> None:
     assert run(engine_of(model), [], Sampling(8)) == []
 
 
-def test_one_token_needs_one_pass(model: PreTrainedModel, shapes: list[tuple[int, ...]]) -> None:
+def test_one_token_needs_one_pass(model: PreTrainedModel, shapes: list[tuple[int, int]]) -> None:
     """The last token is drawn and not read: a limit of n costs n passes."""
     run(engine_of(model, eos_id=VOCABULARY), prompts_of(3), Sampling(1))
     assert len(shapes) == 1
