@@ -1,14 +1,16 @@
 """Reinforcement learning by GRPO, with rewards from rules and from a preference model."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from r1pipe import jsonl
 from r1pipe.errors import UsageError
 from r1pipe.measure.language import Language
+from r1pipe.measure.samples import SampleRow
 from r1pipe.prompting import Template, opens_thinking, parse
 from r1pipe.rewards import (
     AskedItem,
@@ -20,12 +22,15 @@ from r1pipe.rewards import (
     give,
     make_rewards,
 )
-from r1pipe.rollout import Rollout
-from r1pipe.rollout.asking import ask
+from r1pipe.rollout import Correction, Engine, Rollout, Sampling
+from r1pipe.rollout.asking import Question, ask, judged_rows
+from r1pipe.rollout.pass_rates import PassRate, Rates, key_of
+from r1pipe.rollout.specs import AnyEngine, AutoSpec
 from r1pipe.stage import NEUTRAL, CheckpointRef, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import Item, Task, TaskSpecs, mixture
 from r1pipe.tasks.base import judge_all
 from r1pipe.train.determinism import derive_seed, epochs_of
+from r1pipe.train.schedule import Steps, steps_of
 from r1pipe.train.text import decode_completions
 from r1pipe.verify.alarm import Alarm
 from r1pipe.verify.verdict import Completion
@@ -33,27 +38,57 @@ from r1pipe.verify.verdict import Completion
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from r1pipe.train.grpo import Judgement, Prompt
+    from r1pipe.train.grpo import Judgement, Prompt, Settings
 
 VERSION = 4
 SUMMARY = "Train a policy by GRPO on tasks whose answers a program can judge."
 
 _TRL_NAMES: Final = {
     "num_generations": "group_size",
-    "gradient_accumulation_steps": "prompts_per_step",
-    "per_device_train_batch_size": "micro_batch",
+    "per_device_train_batch_size": "prompts_per_step",
+    "gradient_accumulation_steps": "micro_batch",
+    "steps_per_generation": "minibatches",
+    "generation_batch_size": "minibatches",
     "max_steps": "steps",
     "learning_rate": "learning_rate",
     "beta": "kl",
+    "sync_ref_model": "reference_every",
+    "ref_model_sync_steps": "reference_every",
     "loss_type": "loss_type",
+    "epsilon": "clip",
+    "epsilon_high": "clip_high",
+    "importance_sampling_level": "ratio",
     "scale_rewards": "scale_rewards",
     "temperature": "temperature",
     "max_completion_length": "max_new_tokens",
+    "mask_truncated_completions": "truncated",
     "reward_weights": "rewards",
+    "vllm_importance_sampling_correction": "mismatch",
+    "vllm_importance_sampling_mode": "mismatch",
+    "vllm_importance_sampling_clip_max": "mismatch_bound",
     "save_steps": "save_every",
     "logging_steps": "log_every",
 }
 """GRPOConfig's options that the stage's own fields set."""
+
+PRESETS: Final[dict[str, dict[str, Any]]] = {
+    "paper": {
+        "group_size": 16,
+        "prompts_per_step": 32,
+        "minibatches": 16,
+        "learning_rate": 3e-6,
+        "kl": 0.001,
+        "reference_every": 400,
+        "loss_type": "grpo",
+        "scale_rewards": "group",
+        "clip": 10.0,
+        "temperature": 1.0,
+        "max_new_tokens": 32768,
+    }
+}
+"""Values that a preset puts in place of the defaults. `paper`: DeepSeek-R1 (2501.12948v2), Methods: 32
+questions x 16 a step, 8,192 completions a rollout in 16 minibatches, one pass over each; its clip of 10 is
+that of the first RL stage of R1, R1-Zero's is not told."""
 
 ALARM_EVERY: Final = 50
 """Generations after which it is said again that too many verdicts are undecided."""
@@ -88,26 +123,62 @@ class Config(StageConfig):
     """Answers that the preference model scores at once: less needs less memory."""
     preference_max_tokens: int = Field(default=2048, ge=1)
     """Tokens of question and answer that the preference model reads; what is longer is cut at its end."""
+    preset: Literal["paper"] | None = None
+    """`paper` sets what the paper tells of its RL in place of the defaults here; what is written beside it
+    counts."""
+    engine: AnyEngine = AutoSpec()
+    """Who generates: `auto`, `transformers`, `vllm` or `vllm-server`."""
     group_size: int = Field(default=8, ge=2)
     """Completions per prompt; a completion's advantage is measured against its group."""
     prompts_per_step: int = Field(default=32, ge=1)
-    """Prompts per optimiser step. `prompts_per_step` x `group_size` completions are generated for it."""
+    """Prompts per optimiser step, which learns from `prompts_per_step` x `group_size` completions."""
+    minibatches: int = Field(default=1, ge=1)
+    """Optimiser steps that share a rollout. Its prompts are generated at once, `minibatches` x
+    `prompts_per_step` of them, and cut into as many steps; after the first of them the policy is no longer
+    the one that wrote."""
     steps: int = Field(default=100, ge=1)
     """Optimiser steps."""
     learning_rate: float = Field(default=1e-6, gt=0)
     """AdamW's, constant unless `trainer.lr_scheduler_type` says otherwise. No setting matters more."""
     kl: float = Field(default=0.0, ge=0)
     """Weight of the KL term against the reference model; 0 loads no reference. The paper: 0.001."""
+    reference_every: int | None = Field(default=None, ge=1)
+    """Steps after which the reference becomes the policy of that moment; never when it is not set. The paper:
+    400."""
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
     """How token losses add up: `grpo` averages each completion first, `dapo` all tokens of the step alike."""
+    ratio: Literal["token", "sequence"] = "token"
+    """Whether new and old policy are compared token by token, or once for a completion (GSPO)."""
+    clip: float = Field(default=0.2, ge=0)
+    """How far the ratio of new to old policy may leave 1 before a token pulls no more."""
+    clip_high: float | None = Field(default=None, gt=0)
+    """The bound above 1, where it is another than `clip` (DAPO's clip-higher: 0.28). With `cispo` it is the
+    largest ratio itself (ScaleRL: 5)."""
     scale_rewards: Literal["none", "group", "batch"] = "none"
     """What advantages are divided by: nothing, the spread of the group (the paper), or that of the batch."""
-    temperature: float = Field(default=1.0, gt=0)
-    """Of the rollouts. Advantages are right for 1.0, the policy's own distribution."""
-    max_new_tokens: int = Field(default=512, ge=1)
-    """A completion that reaches this many tokens is cut off and counts as truncated."""
+    dynamic_sampling: int = Field(default=0, ge=0)
+    """How often, before a step, groups whose rewards are all alike give way to groups of other prompts."""
+    pass_rate: PassRate | None = None
+    """Ask only prompts that the policy solves sometimes; measured before training."""
+    temperature: PositiveFloat | Steps[PositiveFloat] = 1.0
+    """Of the rollouts. Advantages are right for 1.0, the policy's own distribution. By steps:
+    `{0: 1.0, 8200: 0.7}`."""
+    max_new_tokens: PositiveInt | Steps[PositiveInt] = 512
+    """A completion that reaches this many tokens is cut off and counts as truncated. By steps:
+    `{0: 32768, 8200: 65536}`."""
+    truncated: Literal["keep", "mask"] = "keep"
+    """Whether completions that were cut off are learned from, by the rewards they got (`keep`), or left out
+    of the loss (`mask`)."""
+    mismatch: Correction = "token_truncate"
+    """How each token's loss is weighted where the engine is not exactly the trainer: by the ratio of the two,
+    cut off at `mismatch_bound` or left out beyond it (`_mask`); of tokens, or of whole sequences."""
+    mismatch_bound: float = Field(default=2.0, ge=1)
+    """The largest ratio of trainer to engine that counts in full."""
     micro_batch: int = Field(default=16, ge=1)
-    """Completions per forward and backward pass: less needs less memory and gives the same step."""
+    """Most completions per forward and backward pass: less needs less memory and gives the same step."""
+    micro_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens per pass, prompts and padding included. Memory goes by tokens: with this set, `micro_batch`
+    may be large."""
     save_every: Annotated[int, Field(ge=1), NEUTRAL] = 10
     """Steps between checkpoints that a stopped stage goes on from."""
     log_every: Annotated[int, Field(ge=1), NEUTRAL] = 1
@@ -115,22 +186,43 @@ class Config(StageConfig):
     trainer: dict[str, Any] = Field(default={})
     """Further options of TRL's GRPOConfig, by their names there."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, given: Any) -> Any:
+        """Put a preset's values where none is written; an unknown one is told of by its field."""
+        preset = given.get("preset") if isinstance(given, dict) else None
+        return PRESETS.get(preset, {}) | given if isinstance(preset, str) else given
+
     @model_validator(mode="after")
-    def _batches_divide(self) -> "Config":
-        completions = self.prompts_per_step * self.group_size
-        if completions % self.micro_batch:
+    def _loss_is_whole(self) -> "Config":
+        if self.loss_type == "cispo" and (self.clip_high is None or self.clip_high < 1):
             raise ValueError(
-                f"prompts_per_step x group_size = {completions} completions cannot be cut into micro-batches "
-                f"of micro_batch = {self.micro_batch}; choose a divisor of {completions}"
+                "loss_type cispo bounds the ratio itself by clip_high, which has to be 1 or more; "
+                "set clip_high: 5 (ScaleRL's)"
+            )
+        if self.reference_every is not None and self.kl == 0:
+            raise ValueError(
+                "reference_every has no use with kl: 0, which has no reference; set kl, e.g. 0.001"
             )
         return self
 
+    @property
+    def longest(self) -> int:
+        """The most tokens that a completion ever has."""
+        return max(steps_of(self.max_new_tokens).values())
+
     @model_validator(mode="after")
     def _rewards_are_whole(self) -> "Config":
-        if self.overlong_buffer is not None and self.overlong_buffer >= self.max_new_tokens:
+        least = min(steps_of(self.max_new_tokens).values())
+        if self.overlong_buffer is not None and self.overlong_buffer >= least:
             raise ValueError(
                 f"overlong_buffer = {self.overlong_buffer} must be less than max_new_tokens = "
-                f"{self.max_new_tokens}; else every completion is punished"
+                f"{least}; else every completion is punished"
+            )
+        if "overlong" in self.rewards and len(steps_of(self.max_new_tokens)) > 1:
+            raise ValueError(
+                "the reward `overlong` punishes what comes near one limit, and max_new_tokens has several; "
+                "leave out the reward, or the schedule"
             )
         if "preference" in self.rewards and self.preference_model is None:
             raise ValueError("the reward `preference` needs `preference_model`: a sequence classifier")
@@ -158,12 +250,19 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     from r1pipe.train import grpo, models
 
     model, tokenizer = models.open_model(inputs.one("model").path)
+    engine = TransformersEngine(model, eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id)
     rewards = _rewards(config, inputs, model)
     # An order of its own: traces of the problems that come first here would make of a later RL a repetition.
     seed = derive_seed(work.seed, "rl")
     asked = Asked(config, tokenizer, seed=seed, context=models.context_of(model))
     if asked.set_aside:
         work.say(f"Set aside as broken or too long for the context: {len(asked.set_aside)} of the prompts.")
+    rates = None
+    if config.pass_rate is not None:
+        rates = Rates(work.dir / "pass-rates.jsonl", config.pass_rate)
+        _measure(rates, config, asked.questions, engine, tokenizer, work)
+        asked.leave_out(rates, work.say)
+    asked.fill()
     weights = {str(name): weight for name, weight in config.rewards.items()}
     for checked in check_rewards(asked.tried(), rewards, weights, config.language):
         work.say(checked.sentence)
@@ -173,15 +272,46 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
         asked.prompts,
         Judge(asked.items, tokenizer, rewards, work.say),
         weights,
-        TransformersEngine(model, eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id),
+        engine,
         _options(config),
         work,
+        _settings(config),
     )
     folder = models.publish(model, tokenizer, work.dir / "published")
     models.publish_set_aside(folder, list(asked.set_aside.values()))
     jsonl.write_rows(folder / "prompts.jsonl", asked.rows())
-    metrics = {**trained.metrics, "set_aside": len(asked.set_aside)}
+    if rates is not None:
+        jsonl.write_rows(folder / "pass-rates.jsonl", rates.rows())
+    metrics = {**trained.metrics, "set_aside": len(asked.set_aside), **asked.left_out}
     return Outcome("checkpoint", folder, metrics, tokens=trained.tokens)
+
+
+def _measure(
+    rates: Rates,
+    config: Config,
+    questions: Sequence[Question],
+    engine: Engine,
+    tokenizer: "PreTrainedTokenizerBase",
+    work: Work,
+) -> None:
+    """Ask the policy every prompt a few times, as the first rollout would."""
+    limit = steps_of(config.max_new_tokens)[0]
+    sampling = Sampling(limit, temperature=steps_of(config.temperature)[0])
+
+    def ask_these(pairs: Sequence[tuple[Question, int]]) -> list[SampleRow]:
+        work.pause_point()
+        seeds = [derive_seed(work.seed, "pass rate", *key_of(each), sample) for each, sample in pairs]
+        rollouts = engine.generate([each.token_ids for each, _ in pairs], sampling, seeds=seeds)
+        texts = decode_completions(tokenizer, [rollout.token_ids for rollout in rollouts])
+        return judged_rows(
+            [
+                (each, sample, each.completion(text, len(rollout.token_ids), rollout.finish == "length"))
+                for (each, sample), text, rollout in zip(pairs, texts, rollouts, strict=True)
+            ]
+        )
+
+    for done, total in rates.measure(questions, ask_these, batch=config.prompts_per_step * config.group_size):
+        work.progress(done, total, "prompts measured")
 
 
 def _rewards(config: Config, inputs: Inputs, policy: "PreTrainedModel") -> dict[str, Reward]:
@@ -200,7 +330,7 @@ def _rewards(config: Config, inputs: Inputs, policy: "PreTrainedModel") -> dict[
         config.rewards,
         language=config.language,
         language_when=config.language_when,
-        max_new_tokens=config.max_new_tokens,
+        max_new_tokens=config.longest,
         overlong_buffer=config.overlong_buffer,
         repetition_ngram=config.repetition_ngram,
         scorer=scorer,
@@ -209,11 +339,49 @@ def _rewards(config: Config, inputs: Inputs, policy: "PreTrainedModel") -> dict[
 
 def _options(config: Config) -> dict[str, Any]:
     """The stage's fields as GRPOConfig calls them, and the recipe's `trainer:` section."""
-    own = config.model_dump(include=set(_TRL_NAMES.values()))
-    options = {name: own[field] for name, field in _TRL_NAMES.items() if name != "reward_weights"}
-    completions = config.prompts_per_step * config.group_size
-    options["gradient_accumulation_steps"] = completions // config.micro_batch
-    return options | config.trainer
+    own = {
+        "num_generations": config.group_size,
+        # One call of the trainer is one optimiser step, which `micro_batches` cuts.
+        "per_device_train_batch_size": config.prompts_per_step * config.group_size,
+        "gradient_accumulation_steps": 1,
+        "steps_per_generation": config.minibatches,
+        "max_steps": config.steps,
+        "learning_rate": config.learning_rate,
+        "beta": config.kl,
+        # The paper's KL is plain; TRL's default weights it by the ratio, as DeepSeek-V3.2 does.
+        "use_bias_correction_kl": False,
+        "loss_type": config.loss_type,
+        "epsilon": config.clip,
+        "epsilon_high": config.clip_high,
+        "importance_sampling_level": config.ratio,
+        "scale_rewards": config.scale_rewards,
+        "temperature": steps_of(config.temperature)[0],
+        "max_completion_length": config.longest,
+        "mask_truncated_completions": config.truncated == "mask",
+        "save_steps": config.save_every,
+        "logging_steps": config.log_every,
+    }
+    if config.reference_every is not None:
+        own |= {
+            "sync_ref_model": True,
+            "ref_model_sync_steps": config.reference_every,
+            "ref_model_mixup_alpha": 1.0,
+        }
+    return own | config.trainer
+
+
+def _settings(config: Config) -> "Settings":
+    from r1pipe.train.grpo import Settings
+    from r1pipe.train.micro_batches import Bounds
+
+    return Settings(
+        bounds=Bounds(config.micro_batch, config.micro_tokens),
+        dynamic_sampling=config.dynamic_sampling,
+        mismatch=config.mismatch,
+        mismatch_bound=config.mismatch_bound,
+        temperatures=steps_of(config.temperature),
+        lengths=steps_of(config.max_new_tokens),
+    )
 
 
 class Asked:
@@ -224,29 +392,59 @@ class Asked:
     ) -> None:
         """Render and tokenise `steps` x `prompts_per_step` prompts.
 
-        One that leaves no room for `max_new_tokens` within the model's `context` is set aside; the others are
-        then asked again in its place. Raises `UsageError` when none is left.
+        One that leaves no room for the longest completion within the model's `context` is set aside. Raises
+        `UsageError` when none is left.
         """
-        from r1pipe.train.grpo import Prompt
-
-        room = context - config.max_new_tokens
-        needed = config.steps * config.prompts_per_step
-        asked = ask(mixture(config.task, needed, seed), config.template, tokenizer, room)
-        fitting = asked.questions
+        self._needed = config.steps * config.prompts_per_step
+        self._seed = seed
+        room = context - config.longest
+        asked = ask(mixture(config.task, self._needed, seed), config.template, tokenizer, room)
+        self.questions = asked.questions
+        """Those that can be asked, in order; after `fill` all that are."""
         # A prompt that comes several times is one that is set aside; a broken row has no id, but a place.
         self.set_aside = {
             row["id"] if "id" in row else f"{row['path']}:{row['line']}": row for row in asked.set_aside
         }
-        if not fitting:
+        self.left_out: dict[str, int] = {}
+        """How many prompts were too easy or too hard, for the metrics."""
+        if not self.questions:
             raise UsageError(
                 f"All {len(self.set_aside)} prompts are too long: a context of {context} tokens less "
-                f"max_new_tokens = {config.max_new_tokens} leaves {room} for them. "
+                f"max_new_tokens = {config.longest} leaves {room} for them. "
                 "Set `max_new_tokens` lower, or start from a model with a longer context."
             )
-        again = islice(epochs_of(len(fitting), seed), needed - len(fitting))
-        questions = [fitting[i] for i in (*range(len(fitting)), *again)]
-        self.items = [(question.task, question.item) for question in questions]
-        self.prompts = [Prompt(row, each.prompt, each.token_ids) for row, each in enumerate(questions)]
+
+    def leave_out(self, rates: Rates, say: Callable[[str], None]) -> None:
+        """Ask only what the policy solves sometimes. Raises `UsageError` when that is nothing."""
+        reasons = {key_of(each): rates.reason_against(each) for each in self.questions}
+        left_out = [reason for reason in reasons.values() if reason is not None]
+        self.questions = [each for each in self.questions if reasons[key_of(each)] is None]
+        easy = sum(reason.startswith("too easy") for reason in left_out)
+        hard = sum(reason.startswith("too hard") for reason in left_out)
+        self.left_out = {"too_easy": easy, "too_hard": hard}
+        say(f"Of {len(reasons)} prompts, {easy} are too easy and {hard} too hard; they are not asked.")
+        if not self.questions:
+            raise UsageError(
+                f"The policy solves none of {len(reasons)} prompts as often as `pass_rate` wants: {easy} are "
+                f"too easy, {hard} too hard. Take other tasks or another model, or loosen `pass_rate`."
+            )
+
+    def fill(self) -> None:
+        """Ask again, in another order each time, until there are prompts for every step."""
+        again = islice(epochs_of(len(self.questions), self._seed), self._needed - len(self.questions))
+        self.questions = [*self.questions, *(self.questions[i] for i in again)]
+
+    @cached_property
+    def items(self) -> list[tuple[Task, Item]]:
+        """What each prompt was made from."""
+        return [(question.task, question.item) for question in self.questions]
+
+    @cached_property
+    def prompts(self) -> "list[Prompt]":
+        """The prompts in the order they are asked."""
+        from r1pipe.train.grpo import Prompt
+
+        return [Prompt(row, each.prompt, each.token_ids) for row, each in enumerate(self.questions)]
 
     def tried(self) -> list[AskedItem]:
         """All items, as the check of the rewards wants them."""

@@ -1,5 +1,5 @@
 """Engines that turn prompts into completions, behind one protocol."""
 
-from r1pipe.rollout.engine import Engine, Finished, Rollout, Sampling
+from r1pipe.rollout.engine import Correction, Engine, Finished, Rollout, Sampling
 
-__all__ = ["Engine", "Finished", "Rollout", "Sampling"]
+__all__ = ["Correction", "Engine", "Finished", "Rollout", "Sampling"]

@@ -34,6 +34,9 @@ class Rollout:
     """One per drawn token, or None when they were not asked for."""
 
 
+Correction = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "none"]
+"""How a trainer weights what an engine sampled a little differently from what it computes itself."""
+
 Finished = Callable[[int, Rollout], None]
 """Told of each rollout as soon as it is whole, by the place of its prompt; in no order."""
 

@@ -35,15 +35,18 @@ class Watch(TrainerCallback):
         *,
         boundary: int = 1,
         keep: Callable[[Path], None] | None = None,
+        until: int | None = None,
     ) -> None:
         """`row` makes a metrics row from the trainer's logs and the seconds since the row before.
 
         `boundary` is the number of optimiser steps between two points that a run can be resumed from exactly.
+        A training that goes on under other arguments after the step `until` is saved and ends there.
         """
         self.work = work
         self.row = row
         self.boundary = boundary
         self.keep = keep
+        self.until = until
         self.stopped = False
         self.last: Row = {}
         self._began = self._logged = 0.0
@@ -78,6 +81,8 @@ class Watch(TrainerCallback):
         control.should_log = control.should_log or not unfinished
         if unfinished and state.global_step % self.boundary == 0 and self.work.stopping():
             self.stopped = control.should_save = control.should_training_stop = True
+        if unfinished and state.global_step == self.until:
+            control.should_save = control.should_training_stop = True
 
     def on_log(
         self,

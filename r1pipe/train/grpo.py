@@ -1,33 +1,45 @@
-"""GRPO by TRL's trainer, with our engines, our verdicts, and little time spent on padding.
+"""GRPO by TRL's trainer, with our engines, our verdicts, and nothing computed that is not needed.
 
 What is added to `trl.GRPOTrainer`, each in one place:
 
-- rollouts come from an `Engine` and are seeded by (run seed, step), so a resumed run draws what it would have
-  drawn;
+- rollouts come from an `Engine`, each drawn with a seed of its own, so a resumed run draws what it would have
+  drawn, and two processes what one would;
 - a completion is judged once, where it is generated, and every named reward is read off that one judgement;
-- `packed` gives a micro-batch completions of like length and cuts it to its own longest row;
-- a checkpoint also keeps the reference model, which TRL forgets when `sync_ref_model` has replaced it.
+- groups whose rewards are all alike teach nothing and can be replaced (`Settings.dynamic_sampling`);
+- an optimiser step is cut into micro-batches by tokens (`micro_batches`), in one call of the trainer;
+- the mismatch between engine and trainer is corrected (`mismatch`) in the pass that is made anyway, and where
+  the engine's numbers are the trainer's, the old policy's pass is left out;
+- a checkpoint also keeps the reference model, which TRL forgets when `sync_ref_model` has replaced it;
+- lengths and temperatures may change on the way: a training is made of legs (`schedule`), each by a trainer
+  of its own that goes on from the checkpoint of the one before.
 
 GRPO: DeepSeekMath (arXiv 2402.03300) section 4.1; rewards by rule and their use: DeepSeek-R1 (2501.12948)
-section 2.2.
+section 2.2; dynamic sampling: DAPO (2503.14476) section 3.2.
 """
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 from datasets import Dataset
 from safetensors.torch import load_model, save_model
 from trl import GRPOConfig, GRPOTrainer
 
-from r1pipe.rollout import Engine, Rollout, Sampling
+from r1pipe.errors import UsageError
+from r1pipe.rollout import Correction, Engine, Rollout, Sampling
+from r1pipe.train import checkpoints
 from r1pipe.train.callbacks import Row, Watch
 from r1pipe.train.determinism import derive_seed
+from r1pipe.train.micro_batches import Bounds, Micro, cut, passes, telling_first
+from r1pipe.train.mismatch import Ratio, ratio
 from r1pipe.train.running import Guarded, Trained, defaults, run
+from r1pipe.train.schedule import Leg, legs, value_at
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,25 +50,13 @@ T = TypeVar("T")
 
 _REFERENCE = "reference.safetensors"
 
-ORDER_FREE_LOSSES = frozenset({"grpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"})
-"""Losses whose sum over an optimiser step does not depend on which rows share a micro-batch.
-
-"bnpo" does: it divides each micro-batch by that micro-batch's tokens.
-"""
-
-TOKEN_LOSSES = frozenset({"dapo", "cispo", "vespo"})
-"""Losses divided by the tokens of the whole generation, however many rows a micro-batch has."""
-
-_NO_ADVANTAGE = 1e-6  # a group of equal rewards has a mean that differs from them by rounding
-
 _DEFAULTS = {
     "logging_steps": 1,
     "shuffle_dataset": False,  # the prompts come in the order they are to be asked in
     "lr_scheduler_type": "constant",
+    # One call of the trainer is one optimiser step; `micro_batches` cuts it.
+    "gradient_accumulation_steps": 1,
 }
-
-Micro = dict[str, Any]
-"""What TRL trains on at once: tensors by name, the first dimension a completion each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,24 @@ Judge = Callable[[Sequence[tuple[Prompt, Rollout]]], list[Judgement]]
 """Judges a generation batch, in order. What it raises ends the run."""
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What r1pipe adds to GRPOConfig's options."""
+
+    bounds: Bounds = Bounds(16)  # noqa: RUF009 (frozen)
+    """Of one forward and backward pass."""
+    dynamic_sampling: int = 0
+    """How often groups without spread are replaced by others before the policy learns."""
+    mismatch: Correction = "token_truncate"
+    """How the ratio between trainer and engine is corrected."""
+    mismatch_bound: float = 2.0
+    """Where that ratio is cut off."""
+    temperatures: Mapping[int, float] = field(default_factory=dict)
+    """By step, in place of GRPOConfig's `temperature`; empty where it stays."""
+    lengths: Mapping[int, int] = field(default_factory=dict)
+    """By step, in place of GRPOConfig's `max_completion_length`; empty where it stays."""
+
+
 def train(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
@@ -91,6 +109,7 @@ def train(
     engine: Engine,
     options: Mapping[str, Any],
     work: "Work",
+    settings: Settings = Settings(),
 ) -> Trained:
     """Train `model` in place, one group of completions for each of `prompts`, in their order.
 
@@ -98,23 +117,50 @@ def train(
     checkpoint in `work.dir / "trainer"`. Raises `Interrupted` after a stop that was asked for, `RunFailed`
     when a number is no longer finite.
     """
-    args = GRPOConfig(**(defaults(work) | _DEFAULTS | dict(options)), reward_weights=list(weights.values()))
-    boundary = boundary_of(args)
-    if args.save_steps % boundary:
-        args.save_steps = math.ceil(args.save_steps / boundary) * boundary
-        work.say(f"Checkpoints are written every {args.save_steps} steps, where a generation ends.")
-    trainer = Policy(
-        model=model,
-        args=args,
-        processing_class=tokenizer,
-        prompts=prompts,
-        judge=judge,
-        rewards=list(weights),
-        engine=engine,
-    )
-    watch = Watch(work, trainer.row, boundary=boundary, keep=trainer.keep)
-    run(trainer, watch)
+    given = defaults(work) | _DEFAULTS | dict(options)
+    newest = checkpoints.latest(Path(given["output_dir"]))
+    done = checkpoints.step_of(newest) if newest else 0
+    for leg in legs(given["max_steps"], settings.temperatures, settings.lengths):
+        if leg.end <= done and leg.end < given["max_steps"]:
+            continue
+        args = GRPOConfig(**given | _of_leg(settings, leg), reward_weights=list(weights.values()))
+        boundary = boundary_of(args)
+        _require_whole(leg, boundary, given["max_steps"])
+        if args.save_steps % boundary:
+            args.save_steps = math.ceil(args.save_steps / boundary) * boundary
+            work.say(f"Checkpoints are written every {args.save_steps} steps, where a generation ends.")
+        trainer = Policy(
+            model=model,
+            args=args,
+            processing_class=tokenizer,
+            prompts=prompts,
+            judge=judge,
+            rewards=list(weights),
+            engine=engine,
+            settings=settings,
+        )
+        watch = Watch(work, trainer.row, boundary=boundary, keep=trainer.keep, until=leg.end)
+        run(trainer, watch)
     return Trained(watch.headline, int(trainer.state.num_input_tokens_seen))
+
+
+def _of_leg(settings: Settings, leg: Leg) -> dict[str, Any]:
+    """GRPOConfig's options that hold in this leg."""
+    options: dict[str, Any] = {}
+    if settings.temperatures:
+        options["temperature"] = value_at(settings.temperatures, leg.begin)
+    if settings.lengths:
+        options["max_completion_length"] = value_at(settings.lengths, leg.begin)
+    return options
+
+
+def _require_whole(leg: Leg, boundary: int, steps: int) -> None:
+    """A leg ends where a generation does; raises `UsageError` where a schedule says otherwise."""
+    if leg.end < steps and leg.end % boundary:
+        raise UsageError(
+            f"A schedule changes at step {leg.end}, in the middle of a rollout that lasts {boundary} steps; "
+            f"let it change at a multiple of {boundary}."
+        )
 
 
 def boundary_of(args: GRPOConfig) -> int:
@@ -123,8 +169,26 @@ def boundary_of(args: GRPOConfig) -> int:
     return math.lcm(micro_batches, args.gradient_accumulation_steps) // args.gradient_accumulation_steps
 
 
+@dataclass(slots=True)
+class Rolled:
+    """Completions that stand side by side: groups, one after the other."""
+
+    prompts: list[Prompt]
+    completions: list[Rollout]
+    judgements: list[Judgement]
+
+    def put(self, places: Sequence[int], others: "Rolled") -> None:
+        """Replace the completions at these places."""
+        for place, prompt, completion, judgement in zip(
+            places, others.prompts, others.completions, others.judgements, strict=True
+        ):
+            self.prompts[place] = prompt
+            self.completions[place] = completion
+            self.judgements[place] = judgement
+
+
 class Policy(Guarded, GRPOTrainer):
-    """`trl.GRPOTrainer` with the four additions this module's docstring names."""
+    """`trl.GRPOTrainer` with the additions this module's docstring names."""
 
     def __init__(
         self,
@@ -136,6 +200,7 @@ class Policy(Guarded, GRPOTrainer):
         judge: Judge,
         rewards: Sequence[str],
         engine: Engine,
+        settings: Settings,
     ) -> None:
         super().__init__(
             model=model,
@@ -148,49 +213,94 @@ class Policy(Guarded, GRPOTrainer):
         self.prompts = prompts
         self.judge = judge
         self.engine = engine
+        self.settings = settings
+        # What is sampled exactly as the trainer computes it needs no correction, and is the old policy's.
+        self.exact = engine.exact and args.top_p == 1 and args.top_k == 0
         self.sampling = Sampling(
             max_new_tokens=args.max_completion_length,
             temperature=args.temperature,
             top_p=args.top_p,
             top_k=args.top_k,
+            logprobs=not self.exact or boundary_of(args) > 1,
         )
         self.rows: list[int] = []  # the prompt of each completion of the present generation
-        self.spent = {"generation": 0.0, "reward": 0.0}  # seconds since the last metrics row
+        self.spent: dict[str, float] = defaultdict(float)  # seconds since the last metrics row
         self.tokens = 0  # completion tokens since then
-        self._buffered_inputs: list[Micro] | None = None  # TRL's: the micro-batches of this generation
-        self._trimmed: list[Micro] | None = None  # the same list, once it has been packed
+        self._sampled: list[list[float]] | None = None  # this generation's log-probabilities, by the engine
+        self._present: Micro = {}  # what the loss is being computed of
+
+    # --- Rollouts
 
     def _generate_and_score_completions(self, inputs: list[Micro]) -> Micro:
         # TRL hands the prompts' text to `rollout_func`, not their rows.
         self.rows = [example["row"] for example in inputs]
-        return super()._generate_and_score_completions(inputs)
+        rows: Micro = super()._generate_and_score_completions(inputs)
+        self._sampled = None
+        return rows
 
     def rollouts(self) -> Micro:
         """Generate and judge one completion for each of `self.rows`; what TRL wants from a `rollout_func`."""
-        began = time.perf_counter()
-        prompts = [self.prompts[row] for row in self.rows]
-        completions = self.engine.generate([p.token_ids for p in prompts], self.sampling, seeds=self._seeds())
-        generated = time.perf_counter()
-        judgements = self.judge(list(zip(prompts, completions, strict=True)))
-        self.spent["generation"] += generated - began
-        self.spent["reward"] += time.perf_counter() - generated
-        self.tokens += sum(len(completion.token_ids) for completion in completions)
-        self._count(judgements)
+        with self._timed("sync"):
+            self.engine.sync()
+        rolled = self._roll([self.prompts[row] for row in self.rows])
+        self._count(rolled.judgements)
+        self._replace_flat(rolled)
+        self._sampled = (
+            [each.logprobs or [] for each in rolled.completions] if self.sampling.logprobs else None
+        )
         return {
-            "prompt_ids": [p.token_ids for p in prompts],
-            "completion_ids": [completion.token_ids for completion in completions],
-            "logprobs": None,
-            "judgement": judgements,
+            "prompt_ids": [prompt.token_ids for prompt in rolled.prompts],
+            "completion_ids": [completion.token_ids for completion in rolled.completions],
+            "logprobs": self._sampled,
+            "judgement": rolled.judgements,
         }
 
-    def _seeds(self) -> list[int]:
+    def _roll(self, prompts: list[Prompt], *purpose: int) -> Rolled:
+        """One judged completion for each; `purpose` tells one batch of a generation from another."""
+        seeds = self._seeds(len(prompts), *purpose)
+        with self._timed("generation"):
+            completions = self.engine.generate([p.token_ids for p in prompts], self.sampling, seeds=seeds)
+        with self._timed("reward"):
+            judgements = self.judge(list(zip(prompts, completions, strict=True)))
+        self.tokens += sum(len(completion.token_ids) for completion in completions)
+        return Rolled(prompts, completions, judgements)
+
+    def _seeds(self, count: int, *purpose: int) -> list[int]:
         """Of this generation's completions: of the run's seed, how much came before, and each one's place."""
+        first = self.accelerator.process_index * count
+        parts = (self.args.seed, "rollout", self._micro_batches(), *purpose)
+        return [derive_seed(*parts, place) for place in range(first, first + count)]
+
+    def _micro_batches(self) -> int:
+        """How many of TRL's micro-batches came before this generation."""
         accumulated = self.args.gradient_accumulation_steps
         # TRL's own counter starts anew after a resume; the optimiser's step does not.
-        micro_batches = self.state.global_step * accumulated + self._step % accumulated
-        first = self.accelerator.process_index * len(self.rows)
-        places = range(first, first + len(self.rows))
-        return [derive_seed(self.args.seed, "rollout", micro_batches, place) for place in places]
+        return int(self.state.global_step * accumulated + self._step % accumulated)
+
+    def _replace_flat(self, rolled: Rolled) -> None:
+        """Replace groups without spread by groups of other prompts, as often as the settings allow.
+
+        The other prompts are any of the training's, chosen by the run's seed; what they are asked with is
+        drawn anew. Raises nothing: a group that stays flat has no advantage, and moves nothing.
+        """
+        replaced = 0
+        for attempt in range(1, self.settings.dynamic_sampling + 1):
+            flat = [place for place, group in enumerate(self._groups(rolled.judgements)) if _is_flat(group)]
+            if not flat:
+                break
+            size = self.num_generations
+            chosen = self._seeds(len(flat), attempt, -1)
+            others = [self.prompts[seed % len(self.prompts)] for seed in chosen]
+            places = [place * size + i for place in flat for i in range(size)]
+            rolled.put(places, self._roll([each for each in others for _ in range(size)], attempt))
+            replaced += len(flat)
+        if self.settings.dynamic_sampling:
+            groups = self._groups(rolled.judgements)
+            self._log_metric("groups_replaced", replaced / len(groups))
+            self._log_metric("groups_left_flat", sum(map(_is_flat, groups)) / len(groups))
+
+    def _groups(self, judgements: Sequence[Judgement]) -> list[Sequence[float | None]]:
+        return _batched([self._total(judgement) for judgement in judgements], self.num_generations)
 
     def _count(self, judgements: Sequence[Judgement]) -> None:
         """Log what TRL does not: right answers, undecided ones, and groups that teach nothing."""
@@ -198,9 +308,8 @@ class Policy(Guarded, GRPOTrainer):
         self._log_metric("undecided", 1 - len(decided) / len(judgements))
         if decided:
             self._log_metric("accuracy", sum(decided) / len(decided))
-        groups = _batched([self._total(judgement) for judgement in judgements], self.num_generations)
-        flat = [group for group in groups if _is_flat(group)]
-        self._log_metric("groups_without_spread", len(flat) / len(groups))
+        groups = self._groups(judgements)
+        self._log_metric("groups_without_spread", sum(map(_is_flat, groups)) / len(groups))
 
     def _total(self, judgement: Judgement) -> float | None:
         """The weighted sum of the rewards that were given, or None if none was."""
@@ -208,15 +317,70 @@ class Policy(Guarded, GRPOTrainer):
         given = [reward * weight for reward, weight in weighted if reward is not None]
         return sum(given) if given else None
 
-    def _prepare_inputs(self, generation_batch: Any) -> Micro:
-        inputs: Micro = super()._prepare_inputs(generation_batch)
-        if not self.model.training or self._buffered_inputs is None:
-            return inputs
-        if self._buffered_inputs is not self._trimmed:  # a new generation was cut into micro-batches
-            window = self.args.gradient_accumulation_steps if self._order_free() else 1
-            drop = self._order_free() and self.loss_type in TOKEN_LOSSES and self.beta == 0
-            self._buffered_inputs = self._trimmed = packed(self._buffered_inputs, window, drop=drop)
-        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+    # --- One optimiser step
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Forward and backward over the micro-batches of one call; return the loss of all of them."""
+        model.train()
+        prepared = self._prepare_inputs(inputs)
+        began = {name: len(values) for name, values in self._metrics["train"].items()}
+        micro_batches = self._cut(prepared)
+        loss = torch.zeros((), device=self.accelerator.device)
+        sync = self.accelerator.sync_gradients
+        for i, micro in enumerate(micro_batches):
+            # Gradients are summed here, and meet those of other processes once.
+            self.accelerator.gradient_state._set_sync_gradients(sync and i + 1 == len(micro_batches))
+            with self._alone(model, last=i + 1 == len(micro_batches)):
+                with self.compute_loss_context_manager():
+                    part = self.compute_loss(model, micro)
+                self.accelerator.backward(part)
+            loss += part.detach()
+        self.accelerator.gradient_state._set_sync_gradients(sync)
+        self._merge(began, [float(micro["completion_mask"].sum()) for micro in micro_batches])
+        self._step += 1
+        self._require_finite("loss", loss.item())
+        return loss
+
+    @contextmanager
+    def _alone(self, model: torch.nn.Module, *, last: bool) -> Iterator[None]:
+        """Keep a gradient from being exchanged with other processes before the last micro-batch."""
+        if last or self.accelerator.num_processes == 1:
+            yield
+        else:
+            with self.accelerator.no_sync(model):
+                yield
+
+    def _cut(self, rows: Micro) -> list[Micro]:
+        kept = len(rows["advantages"])
+        if self._advantage_is_all():
+            rows, kept = telling_first(rows)
+        micro_batches = cut(rows, self.loss_type, self.settings.bounds, keep=kept)
+        if self.accelerator.num_processes > 1:
+            here = torch.tensor(len(micro_batches), device=self.accelerator.device)
+            most = int(self.accelerator.gather(here[None]).max())
+            micro_batches = cut(rows, self.loss_type, self.settings.bounds, keep=kept, count=most)
+        return micro_batches
+
+    def _advantage_is_all(self) -> bool:
+        """Whether a completion without advantage pulls on nothing, so that it need not be computed."""
+        others = self._entropy_bonus_enabled or self.top_entropy_quantile < 1 or self.aux_loss_enabled
+        return self.beta == 0 and not others
+
+    def _merge(self, began: Mapping[str, int], tokens: Sequence[float]) -> None:
+        """Make one figure of those that TRL logged for each micro-batch, by the tokens of each."""
+        for name, values in self._metrics["train"].items():
+            fresh = values[began.get(name, 0) :]
+            if len(fresh) == len(tokens) > 1:
+                values[began.get(name, 0) :] = [_merged(name, fresh, tokens)]
+
+    def _compute_loss(self, model: torch.nn.Module, inputs: Micro) -> torch.Tensor:
+        self._present = dict(inputs)
+        loss: torch.Tensor = super()._compute_loss(model, self._present)
+        return loss * inputs["share"]
+
+    # --- Log-probabilities
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -227,8 +391,11 @@ class Policy(Guarded, GRPOTrainer):
         batch_size: int | None = None,
         **others: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        # Under no_grad these are the reference's (or old policy's) log-probabilities of a whole generation,
-        # which TRL computes at its full padded width. `others` are inputs of vision models.
+        """As TRL's, [rows, logits_to_keep]; with gradients also the place where the mismatch is corrected.
+
+        Without gradients these are the reference's or the old policy's log-probabilities of a whole
+        generation, which TRL computes at its full padded width. `others` are inputs of vision models.
+        """
         plain = not any(value is not None for value in others.values())
         if torch.is_grad_enabled() or batch_size is None or not plain:
             result: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None] = (
@@ -236,31 +403,68 @@ class Policy(Guarded, GRPOTrainer):
                     model, input_ids, attention_mask, logits_to_keep, batch_size, **others
                 )
             )
+            if torch.is_grad_enabled() and "sampling_per_token_logps" in self._present and not self.exact:
+                self._correct(result[0].detach())
             return result
-        logps = torch.zeros(input_ids.shape[0], logits_to_keep, device=input_ids.device)
-        prompt = input_ids.shape[1] - logits_to_keep
-        order = attention_mask[:, prompt:].sum(1).argsort(stable=True)
-        for rows in order.split(batch_size):
-            kept = (
-                attention_mask[rows].any(0).nonzero()
-            )  # prompts are padded on the left, so this is one stretch
+        if self.exact and self._sampled is not None and model is self.model:
+            return _padded(self._sampled, logits_to_keep, input_ids.device), None, None
+        with self._timed("logprobs"):
+            return self._logps(model, input_ids, attention_mask, logits_to_keep), None, None
+
+    def _logps(
+        self, model: torch.nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, columns: int
+    ) -> torch.Tensor:
+        """Log-probabilities [rows, columns], completions of like length at a time, each at its own width."""
+        logps = torch.zeros(input_ids.shape[0], columns, device=input_ids.device)
+        prompt = input_ids.shape[1] - columns
+        masks = {"prompt_mask": attention_mask[:, :prompt], "completion_mask": attention_mask[:, prompt:]}
+        for rows in passes(masks, self.settings.bounds):
+            # Prompts are padded on the left, so what is kept is one stretch.
+            kept = attention_mask[rows].any(0).nonzero()
             first, last = int(kept[0]), max(int(kept[-1]), prompt) + 1
             ids, mask = input_ids[rows, first:last], attention_mask[rows, first:last]
-            cut, _, _ = super()._get_per_token_logps_and_entropies(model, ids, mask, last - prompt)
-            logps[rows, : last - prompt] = cut.to(logps.dtype)
-        return logps, None, None
+            part, _, _ = super()._get_per_token_logps_and_entropies(model, ids, mask, last - prompt)
+            logps[rows, : last - prompt] = part.to(logps.dtype)
+        return logps
 
-    def _order_free(self) -> bool:
-        """Whether a step's gradient stays the same when rows move between its micro-batches."""
-        shared = self._entropy_bonus_enabled or self.top_entropy_quantile < 1 or self.aux_loss_enabled
-        accumulated, generated = self.args.gradient_accumulation_steps, self.args.steps_per_generation
-        aligned = generated % accumulated == 0 or accumulated % generated == 0
-        return aligned and not shared and self.loss_type in ORDER_FREE_LOSSES
+    def _correct(self, logps: torch.Tensor) -> None:
+        """Weight this micro-batch's advantages by trainer / engine; TRL reads them after this pass.
+
+        The trainer's side is the policy that the completions were drawn from: the old one, which where there
+        has been no update since is the present one, `logps` [rows, tokens].
+        """
+        micro = self._present
+        trainer = micro.get("old_per_token_logps", logps)
+        found = ratio(
+            trainer,
+            micro["sampling_per_token_logps"],
+            micro["completion_mask"],
+            self.settings.mismatch,
+            self.settings.mismatch_bound,
+        )
+        if found.weights is not None:
+            micro["advantages"] = micro["advantages"][:, None] * found.weights
+        self._log_ratio(found)
+
+    def _log_ratio(self, found: Ratio) -> None:
+        metrics = self._metrics["train"]
+        metrics["mismatch"].append(found.difference)
+        metrics["mismatch_ratio"].append(found.mean)
+        metrics["mismatch_ratio_max"].append(found.largest)
+        metrics["mismatch_cut"].append(found.cut)
+
+    # --- What is told and kept
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        began = perf_counter()
+        yield
+        self.spent[what] += perf_counter() - began
 
     def row(self, logs: Row, seconds: float) -> Row:
         """The metrics of the steps since the last row."""
         spent, tokens = self.spent, self.tokens
-        self.spent, self.tokens = dict.fromkeys(spent, 0.0), 0
+        self.spent, self.tokens = defaultdict(float), 0
         return {
             "reward": logs.get("reward"),
             "reward_spread": logs.get("reward_std"),
@@ -268,17 +472,16 @@ class Policy(Guarded, GRPOTrainer):
             "accuracy": logs.get("accuracy"),
             "length": logs.get("completions/mean_length"),
             "truncated": logs.get("completions/clipped_ratio"),
-            "groups_without_spread": logs.get("groups_without_spread"),
-            "undecided": logs.get("undecided"),
+            **{name: logs.get(name) for name in _COUNTED},
+            "clipped": logs.get("clip_ratio/region_mean", logs.get("cispo_clip_ratio")),
             "entropy": logs.get("entropy"),
             "kl": logs.get("kl"),
             "grad_norm": logs.get("grad_norm"),
             "loss": logs["loss"],
             "learning_rate": logs.get("learning_rate"),
             "tokens_per_second": tokens / seconds,
-            "seconds_generation": spent["generation"],
-            "seconds_reward": spent["reward"],
-            "seconds_training": seconds - spent["generation"] - spent["reward"],
+            **{f"seconds_{what}": spent[what] for what in _TIMED if what in spent or what in _ALWAYS},
+            "seconds_training": seconds - sum(spent.values()),
         }
 
     def _by_reward(self, logs: Row) -> Row:
@@ -302,51 +505,40 @@ class Policy(Guarded, GRPOTrainer):
             )
 
 
-def packed(micro_batches: Sequence[Micro], window: int, *, drop: bool = False) -> list[Micro]:
-    """Sort completions by length within every `window` micro-batches, and cut each to its own longest row.
+_TIMED: Final = ("generation", "reward", "sync", "logprobs")
+"""What is timed by itself; the rest of a step is training."""
 
-    TRL pads all completions of a generation to the longest of them. `window` is the number of micro-batches
-    whose gradients are summed before the weights change, or 1 where a loss depends on which rows stand
-    together. The loss and its gradient are those of the uncut micro-batches: only columns that no row of a
-    micro-batch attends to go, and with `drop` the rows whose advantage is zero, which late in a training are
-    a third of them.
-    """
-    result = []
-    for group in _batched(micro_batches, window):
-        joined = {key: _join([micro[key] for micro in group]) for key in group[0]}
-        order = joined["completion_mask"].sum(1).argsort(stable=True)
-        if drop:
-            telling = joined["advantages"][order].abs() > _NO_ADVANTAGE
-            # A micro-batch without rows cannot be computed, so each gets one at least.
-            order = torch.cat([order[telling], order[~telling]])[: max(int(telling.sum()), len(group))]
-        for rows in order.tensor_split(len(group)):
-            result.append(trim({key: v[rows] if v.dim() else v for key, v in joined.items()}))
-    return result
+_ALWAYS: Final = ("generation", "reward")
+
+_COUNTED: Final = (
+    "groups_without_spread",
+    "groups_replaced",
+    "groups_left_flat",
+    "undecided",
+    "mismatch",
+    "mismatch_ratio",
+    "mismatch_ratio_max",
+    "mismatch_cut",
+)
+"""Columns that carry the names they are logged by."""
 
 
-def trim(micro: Micro) -> Micro:
-    """Cut the columns left of the longest prompt and right of the longest completion.
+def _merged(name: str, values: Sequence[float], tokens: Sequence[float]) -> float:
+    if name.endswith(("_max", "/max")):
+        return max(values)
+    if name.endswith(("_min", "/min")):
+        return min(values)
+    known = [(value, weight) for value, weight in zip(values, tokens, strict=True) if not math.isnan(value)]
+    total = sum(weight for _, weight in known)
+    return sum(value * weight for value, weight in known) / total if total else math.nan
 
-    Tensors are [rows, prompt] for names that start with "prompt", [rows, completion] for every other one of
-    two dimensions; [rows] and scalars stay. A column is kept while any row has a token in it, and at least
-    one always is.
-    """
-    prompt = max(1, int(micro["prompt_mask"].sum(1).max()))
-    # A truncated completion can be masked out whole and still have tokens, so length is read off the last
-    # kept column.
-    kept = micro["completion_mask"].any(0).nonzero()
-    completion = int(kept[-1]) + 1 if len(kept) else 1
-    columns = micro["completion_mask"].shape[1]
 
-    def cut(key: str, value: torch.Tensor) -> torch.Tensor:
-        if value.dim() < 2:
-            return value
-        if key.startswith("prompt"):
-            return value[:, -prompt:]
-        # [rows, 1] is one importance ratio for a whole sequence.
-        return value[:, :completion] if value.shape[1] == columns else value
-
-    return {key: cut(key, value) for key, value in micro.items()}
+def _padded(rows: Sequence[Sequence[float]], columns: int, device: torch.device) -> torch.Tensor:
+    """[rows, columns], zeros after each row's end."""
+    padded = torch.zeros(len(rows), columns)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = torch.tensor(row)
+    return padded.to(device)
 
 
 def _dataset(prompts: Sequence[Prompt], per_generation: int) -> Dataset:
@@ -357,10 +549,6 @@ def _dataset(prompts: Sequence[Prompt], per_generation: int) -> Dataset:
 
 def _batched(values: Sequence[T], size: int) -> list[Sequence[T]]:
     return [values[start : start + size] for start in range(0, len(values), size)]
-
-
-def _join(values: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.cat(list(values)) if values[0].dim() else values[0]
 
 
 def _is_flat(group: Sequence[float | None]) -> bool:

@@ -16,6 +16,7 @@ from r1pipe.rollout.local import TransformersEngine
 from r1pipe.train import checkpoints, grpo, models
 from r1pipe.train.callbacks import Watch
 from r1pipe.train.grpo import Judgement, Prompt
+from r1pipe.train.micro_batches import Bounds, Micro
 from tests.tiny_model import Ear, workplace
 
 Weights = dict[str, torch.Tensor]
@@ -28,7 +29,10 @@ SMALL = {
     "learning_rate": 1e-2,
     "save_steps": 2,
 }
-"""Eight completions a step, in two micro-batches."""
+"""Eight completions a step, in two calls of the trainer."""
+
+SETTINGS = grpo.Settings(bounds=Bounds(2))
+"""Two completions in a pass."""
 
 
 class Uneven(TransformersEngine):
@@ -47,6 +51,7 @@ class Uneven(TransformersEngine):
             length = random.Random(seed).randint(1, sampling.max_new_tokens)
             if length < len(rollout.token_ids):
                 rollout.token_ids[length - 1 :] = [self.eos_id]
+                rollout.logprobs = rollout.logprobs and rollout.logprobs[:length]
                 rollout.finish = "stop"
             if finished is not None:
                 finished(place, rollout)
@@ -73,6 +78,7 @@ def train(
     judge: grpo.Judge = parity,
     stop_after: int | None = None,
     seed: int = 0,
+    settings: grpo.Settings = SETTINGS,
     **options: Any,
 ) -> tuple[Weights, Ear]:
     """Train in `folder`, from its last checkpoint if it has one; return the weights and what was logged."""
@@ -87,7 +93,9 @@ def train(
         work.progress = lambda done, *_: work.stop.set() if done >= stop_after else None  # type: ignore[method-assign]
     passed_on = {**SMALL, "max_steps": steps, **options}
     try:
-        grpo.train(model, tokenizer, prompts, judge, {"even": 1.0, "varied": 0.5}, engine, passed_on, work)
+        grpo.train(
+            model, tokenizer, prompts, judge, {"even": 1.0, "varied": 0.5}, engine, passed_on, work, settings
+        )
     except Interrupted:
         assert stop_after is not None
     return {name: value.clone() for name, value in model.state_dict().items()}, ear
@@ -100,106 +108,81 @@ def difference(one: Weights, other: Weights) -> float:
 LOSSES = ["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"]
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_packing_changes_no_gradient(
-    loss: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One SGD step with rate 1 moves the weights by the gradient: with and without packing it is the same.
+SGD = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0}
+"""One step with rate 1 moves the weights by the gradient."""
 
-    The KL term is on, and the advantages differ, so that every part of each loss takes part. The completions
-    have lengths from 1 to 20, so without packing most of what is computed is padding.
-    """
-    options = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0, "loss_type": loss, "beta": 0.1}
-    before = load_file(tiny / "model.safetensors")
-    widths: list[int] = []
 
-    def noted(micro_batches: Sequence[grpo.Micro], window: int, *, drop: bool) -> list[grpo.Micro]:
-        assert not drop, "the reference model pulls on every row"
-        result = packed(micro_batches, window)
-        widths.extend(micro["completion_ids"].shape[1] for micro in result)
+def as_trl_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the optimiser step, the loss and the log-probabilities to TRL, at full width."""
+    for name in ("training_step", "_compute_loss", "_get_per_token_logps_and_entropies"):
+        monkeypatch.delattr(grpo.Policy, name)
+
+
+@pytest.fixture
+def shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """(rows, columns) of the completions in every micro-batch."""
+    seen: list[tuple[int, int]] = []
+
+    def noted(*args: Any, **kwargs: Any) -> list[Micro]:
+        result = cut(*args, **kwargs)
+        seen.extend(tuple(micro["completion_ids"].shape) for micro in result)
         return result
 
-    packed = grpo.packed
-    monkeypatch.setattr(grpo, "packed", noted)
-    cut, _ = train(tiny, tmp_path / "cut", 1, **options)
-    monkeypatch.setattr(grpo, "packed", lambda micro_batches, window, *, drop: list(micro_batches))
-    monkeypatch.delattr(grpo.Policy, "_get_per_token_logps_and_entropies")  # TRL's own, at full width
-    uncut, _ = train(tiny, tmp_path / "uncut", 1, **options)
-    assert difference({n: cut[n] for n in before}, before) > 1e-2, "a gradient of nothing proves nothing"
-    assert min(widths) < max(widths), "nothing was cut"
-    assert difference(cut, uncut) < 1e-6
+    cut = grpo.cut
+    monkeypatch.setattr(grpo, "cut", noted)
+    return seen
 
 
-@pytest.mark.parametrize("loss", sorted(grpo.TOKEN_LOSSES))
-@pytest.mark.parametrize("flat", [1, 2])
-def test_completions_without_advantage_are_not_computed(
-    loss: str, flat: int, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_cutting_changes_no_gradient(
+    loss: str,
+    beta: float,
+    shapes: list[tuple[int, int]],
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Groups of equal rewards are left out and the gradient is the same; `flat` of the two groups are equal.
+    """The gradient is TRL's own, computed of four rows at a time at the width of the longest completion.
 
-    When both are, one row for each micro-batch is still computed and moves nothing.
+    Completions have 1 to 20 tokens, and the second group is flat: without a KL term its rows are left out.
     """
-    options = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0, "loss_type": loss}
-    rows: list[int] = []
+    options = {**SGD, "loss_type": loss, "beta": beta, "epsilon_high": 5.0}
 
     def judge(batch: Sequence[tuple[Prompt, Rollout]]) -> list[Judgement]:
-        told = [1.1 * (i % 2) if p.row >= flat else 1.1 for i, (p, _) in enumerate(batch)]
-        return [Judgement({"even": reward, "varied": 0.1}, True) for reward in told]
+        return [
+            Judgement({"even": (1.1 * (i % 2) if p.row == 0 else 1.1), "varied": 0.1}, True)
+            for i, (p, _) in enumerate(batch)
+        ]
 
-    def noted(micro_batches: Sequence[grpo.Micro], window: int, *, drop: bool) -> list[grpo.Micro]:
-        result = packed(micro_batches, window, drop=drop)
-        rows.extend(len(micro["advantages"]) for micro in result)
-        return result
-
-    packed = grpo.packed
-    monkeypatch.setattr(grpo, "packed", noted)
-    cut, _ = train(tiny, tmp_path / "cut", 1, judge=judge, **options)
-    monkeypatch.setattr(grpo, "packed", lambda micro_batches, window, *, drop: list(micro_batches))
-    uncut, _ = train(tiny, tmp_path / "uncut", 1, judge=judge, **options)
-    moved = difference(cut, load_all(tiny))
-    assert (rows, moved > 1e-3) == (([2, 2], True) if flat == 1 else ([1, 1], False))
-    assert difference(cut, uncut) < 1e-6
+    before = load_file(tiny / "model.safetensors")
+    ours, _ = train(tiny, tmp_path / "ours", 1, judge=judge, **options)
+    assert len({width for _, width in shapes}) > 1, "nothing was cut"
+    assert sum(rows for rows, _ in shapes) in ({8} if beta else {4, 5})
+    as_trl_does(monkeypatch)
+    theirs, _ = train(tiny, tmp_path / "theirs", 1, judge=judge, **options)
+    assert difference({name: ours[name] for name in before}, before) > 1e-3, "a gradient of nothing"
+    assert difference(ours, theirs) < 1e-6
 
 
-def test_one_telling_row_is_enough_to_be_kept() -> None:
-    """Of four rows in two micro-batches one has an advantage: it is kept, and another fills the other
-    batch."""
-    mask = torch.tensor([[1, 0], [1, 1], [1, 0], [1, 1]])
-    rows = {
-        "prompt_mask": torch.ones(4, 1, dtype=torch.long),
-        "completion_mask": mask,
-        "advantages": torch.tensor([0.0, 0.0, 0.0, 0.5]),
-    }
-    halves = [{key: value[i : i + 2] for key, value in rows.items()} for i in (0, 2)]
-    assert [micro["advantages"].tolist() for micro in grpo.packed(halves, 2, drop=True)] == [[0.5], [0.0]]
+def test_what_teaches_nothing_is_not_computed(
+    shapes: list[tuple[int, int]], tiny: Path, tmp_path: Path
+) -> None:
+    """When all groups are flat, one row for each call of the trainer is still computed and moves nothing."""
+    flat: grpo.Judge = lambda batch: [Judgement({"even": 1.1, "varied": 0.1}, True) for _ in batch]  # noqa: E731
+    weights, _ = train(tiny, tmp_path / "run", 1, judge=flat, **SGD)
+    assert [rows for rows, _ in shapes] == [1, 1]
+    assert difference(weights, load_all(tiny)) == 0.0
 
 
-def test_trim_keeps_what_any_row_attends_to() -> None:
-    """Prompts are padded on the left and completions on the right; scalars and ratios per sequence stay."""
-    micro = {
-        "prompt_ids": torch.tensor([[0, 0, 5], [0, 6, 7]]),
-        "prompt_mask": torch.tensor([[0, 0, 1], [0, 1, 1]]),
-        "completion_ids": torch.tensor([[1, 2, 0, 0], [3, 0, 0, 0]]),
-        "completion_mask": torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0]]),
-        "advantages": torch.tensor([1.0, -1.0]),
-        "importance_sampling_ratio": torch.ones(2, 1),
-        "num_items_in_batch": torch.tensor(3),
-    }
-    cut = grpo.trim(micro)
-    assert cut["prompt_ids"].tolist() == [[0, 5], [6, 7]]
-    assert cut["completion_ids"].tolist() == [[1, 2], [3, 0]]
-    assert cut["completion_mask"].tolist() == [[1, 1], [1, 0]]
-    assert cut["importance_sampling_ratio"].shape == (2, 1)
-    assert cut["num_items_in_batch"] == 3
-
-
-def test_a_batch_of_masked_completions_keeps_a_column() -> None:
-    """`mask_truncated_completions` can mask a whole micro-batch; a model cannot read a row of no columns."""
-    micro = {
-        "prompt_mask": torch.ones(2, 3, dtype=torch.long),
-        "completion_mask": torch.zeros(2, 4, dtype=torch.long),
-    }
-    assert grpo.trim(micro)["completion_mask"].shape == (2, 1)
+@pytest.mark.parametrize("options", [{"entropy_coef": 0.1}, {"top_entropy_quantile": 0.5}], ids=str)
+def test_rows_that_an_entropy_pulls_on_are_kept(
+    options: dict[str, Any], shapes: list[tuple[int, int]], tiny: Path, tmp_path: Path
+) -> None:
+    """An entropy term acts on completions without advantage too."""
+    flat: grpo.Judge = lambda batch: [Judgement({"even": 1.1, "varied": 0.1}, True) for _ in batch]  # noqa: E731
+    train(tiny, tmp_path / "run", 1, judge=flat, **SGD, **options)
+    assert sum(rows for rows, _ in shapes) == 8
 
 
 @pytest.mark.parametrize(
@@ -369,5 +352,5 @@ def test_the_row_adds_up(tiny: Path, tmp_path: Path) -> None:
         assert row[f"{name}_spread"] == pytest.approx(stdev(one[name] or 0.0 for one in judged), rel=1e-4)
     totals = [(one["even"] or 0.0) + 0.5 * (one["varied"] or 0.0) for one in judged]
     assert row["reward_spread"] == pytest.approx(stdev(totals), rel=1e-4)
-    seconds = sum(row[f"seconds_{part}"] for part in ("generation", "reward", "training"))
+    seconds = sum(value for name, value in row.items() if name.startswith("seconds_"))
     assert sum(lengths) / row["tokens_per_second"] == pytest.approx(seconds, rel=1e-4)

@@ -1,0 +1,48 @@
+"""Values that change in the course of a training, and the legs it falls into. Plain Python."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator
+
+Number = TypeVar("Number", int, float)
+
+
+def well_formed(steps: Mapping[int, Any]) -> Mapping[int, Any]:
+    """Check a schedule: raises `ValueError` unless it begins at step 0 and its steps rise."""
+    if not steps or next(iter(steps)) != 0:
+        raise ValueError("a schedule begins with step 0, e.g. {0: 32768, 8200: 65536}")
+    if list(steps) != sorted(steps):
+        raise ValueError(f"the steps of a schedule rise; these are {', '.join(map(str, steps))}")
+    return steps
+
+
+Steps = Annotated[dict[int, Number], AfterValidator(well_formed)]
+"""`{0: 32768, 8200: 65536}`: from the step on that stands before it, a value holds."""
+
+
+def steps_of(value: Number | Mapping[int, Number]) -> Mapping[int, Number]:
+    """A bare number as a schedule that never changes."""
+    return value if isinstance(value, Mapping) else {0: value}
+
+
+def value_at(steps: Mapping[int, Number], step: int) -> Number:
+    """What holds at a step, counted from 0."""
+    return steps[max(begin for begin in steps if begin <= step)]
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """A stretch of a training over which nothing changes."""
+
+    begin: int
+    end: int
+    """The step after its last one."""
+
+
+def legs(steps: int, *schedules: Mapping[int, Any]) -> Iterator[Leg]:
+    """The legs of a training of `steps` steps, in order; they cover all of it."""
+    begins = sorted({begin for schedule in schedules for begin in schedule if begin < steps} | {0})
+    for begin, end in zip(begins, [*begins[1:], steps], strict=True):
+        yield Leg(begin, end)
