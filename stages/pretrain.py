@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from r1pipe import jsonl
 from r1pipe.artifact import Artifact
@@ -75,6 +75,12 @@ class Config(StageConfig):
     """Steps between rows of metrics."""
     trainer: dict[str, Any] = Field(default={})
     """Further options of transformers' TrainingArguments, by their names there."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "Config":
+        if self.kv_heads is not None and self.heads % self.kv_heads:
+            raise ValueError(f"kv_heads = {self.kv_heads} has to divide heads = {self.heads}")
+        return self
 
 
 def check(config: Config) -> list[str]:
