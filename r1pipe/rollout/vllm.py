@@ -21,7 +21,13 @@ from r1pipe.errors import EnvironmentUnfit, RunFailed, UsageError
 from r1pipe.hints import meant
 from r1pipe.rollout.engine import Finished, Rollout, Sampling
 from r1pipe.rollout.specs import VllmSpec
-from r1pipe.rollout.vllm_fit import check_installation, check_model, unavailable
+from r1pipe.rollout.vllm_fit import (
+    cache_values_per_token,
+    check_installation,
+    check_model,
+    read_config,
+    unavailable,
+)
 from r1pipe.rollout.weights import plain_weights
 
 if TYPE_CHECKING:
@@ -39,6 +45,10 @@ are beyond it at once, since the engine starts from random ones: then the mean i
 
 _PROMPT_PROBED, _DRAWN_PROBED = 48, 16
 """Tokens of the probe that are read at once, and that are decoded one by one: the two ways through vLLM."""
+
+_CPU_BLOCK = 32
+"""Tokens of the cache that are shared or not, together. The smallest on a CPU, so that short prompts of a group
+are read once."""
 
 _TEMPERATURES = (0.01, 2.0)
 """What vLLM draws at; below it changes the temperature, above it refuses the request."""
@@ -315,7 +325,7 @@ def _arguments(
     }
     if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
         arguments["distributed_executor_backend"] = "external_launcher"
-    arguments |= _gpu_arguments(spec) if gpu else _cpu_arguments(spec, context)
+    arguments |= _gpu_arguments(spec) if gpu else _cpu_arguments(folder, spec, context)
     return arguments | spec.options
 
 
@@ -328,15 +338,25 @@ def _gpu_arguments(spec: VllmSpec) -> dict[str, Any]:
     }
 
 
-def _cpu_arguments(spec: VllmSpec, context: int) -> dict[str, Any]:
+def _cpu_arguments(folder: Path, spec: VllmSpec, context: int) -> dict[str, Any]:
     return {
-        "kv_cache_memory_bytes": int(spec.cache_gb * 2**30),
-        "block_size": 32,  # the smallest: short prompts of a group are then read once
+        "kv_cache_memory_bytes": _cache_bytes(folder, spec, context),
+        "block_size": _CPU_BLOCK,
         "enforce_eager": True,  # compiling takes half a minute and makes it no faster
         # vLLM 0.29 cannot read a prompt in parts on a CPU where requests have seeds.
         "enable_chunked_prefill": False,
         "max_num_batched_tokens": max(context, 8192, spec.max_sequences),
     }
+
+
+def _cache_bytes(folder: Path, spec: VllmSpec, context: int) -> int:
+    """What `cache_gb` allows, but no more than `max_sequences` whole contexts need: all of it is written to."""
+    allowed = int(spec.cache_gb * 2**30)
+    values = cache_values_per_token(read_config(folder))
+    if values is None:
+        return allowed
+    blocks = spec.max_sequences * -(-context // _CPU_BLOCK) + 1  # vLLM keeps one block empty
+    return min(allowed, blocks * _CPU_BLOCK * values * (2 if spec.dtype in ("bfloat16", "float16") else 4))
 
 
 def _check_options(spec: VllmSpec) -> None:

@@ -57,7 +57,7 @@ def check_installation() -> None:
 
 def check_model(folder: Path) -> None:
     """Raise `UsageError` where vLLM has no implementation of the model, or none that runs on this machine."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_config(folder)
     architectures = config.get("architectures") or []
     if not known_architectures().intersection(architectures):
         raise UsageError(
@@ -80,6 +80,20 @@ def head_size(config: dict[str, Any]) -> int | None:
         return int(config["head_dim"])
     hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
     return int(hidden) // int(heads) if hidden and heads else None
+
+
+def cache_values_per_token(config: dict[str, Any]) -> int | None:
+    """Numbers that attention keeps of each token, all layers together; None where config.json does not say."""
+    config = config.get("text_config") or config
+    size, layers = head_size(config), config.get("num_hidden_layers")
+    heads = config.get("num_key_value_heads") or config.get("num_attention_heads")
+    return 2 * int(layers) * int(heads) * size if size and layers and heads else None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A checkpoint's config.json."""
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config
 
 
 def known_architectures() -> set[str]:
