@@ -1,9 +1,8 @@
 """vLLM in this process, on a GPU or a CPU, with the policy's weights taken over in place and checked.
 
-vLLM is not told everything by the weights' loader: on a CPU it multiplies with packed copies of them. They are
-taken over by its workers' `reload_weights`, which packs anew, and not by the model's `load_weights`, which
-does not. After each time a probe is scored by both sides, so that rollouts never come from other weights than
-the policy's unnoticed.
+On a CPU vLLM multiplies with packed copies of the weights. They are therefore taken over by its workers'
+`reload_weights`, which packs anew, and not by the model's `load_weights`, which does not. Each time a probe is
+scored by both sides, so that rollouts never come unnoticed from other weights than the policy's.
 """
 
 import os
@@ -47,8 +46,8 @@ _PROMPT_PROBED, _DRAWN_PROBED = 48, 16
 """Tokens of the probe that are read at once, and that are decoded one by one: the two ways through vLLM."""
 
 _CPU_BLOCK = 32
-"""Tokens of the cache that are shared or not, together. The smallest on a CPU, so that short prompts of a group
-are read once."""
+"""Tokens of a block of the cache, which are shared together. The smallest there is on a CPU, so that of a group
+even a short prompt is read once."""
 
 _TEMPERATURES = (0.01, 2.0)
 """What vLLM draws at; below it changes the temperature, above it refuses the request."""
@@ -150,7 +149,9 @@ class VllmEngine:
         if self._asleep:
             self._llm.wake_up(tags=["weights"])
         try:
-            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": plain_weights(self._policy)})
+            self._llm.collective_rpc(
+                "reload_weights", kwargs={"weights_iterator": plain_weights(self._policy)}
+            )
             self._llm.apply_model(_repack_embeddings)
         except (KeyError, ValueError, AttributeError, RuntimeError) as error:
             raise RunFailed(
@@ -220,12 +221,16 @@ class VllmEngine:
             skip_clone=True,
         )
         if sampling.forbid_after:  # `bad_words` as tokens: the last of a sequence is barred after the others
-            parameters._bad_words_token_ids = [[before, after] for before, after in sampling.forbid_after.items()]
+            parameters._bad_words_token_ids = [
+                [before, after] for before, after in sampling.forbid_after.items()
+            ]
         return parameters
 
     def _rollout(self, completion: Any) -> Rollout:
         if completion.finish_reason not in ("stop", "length"):
-            raise RunFailed(f"vLLM ended a completion with {completion.finish_reason!r}. Run the stage again.")
+            raise RunFailed(
+                f"vLLM ended a completion with {completion.finish_reason!r}. Run the stage again."
+            )
         ids = list(completion.token_ids)
         return Rollout(
             token_ids=ids,
@@ -243,8 +248,8 @@ class VllmEngine:
             raise RunFailed(
                 f"vLLM does not compute what the policy computes: after its weights were taken over, the "
                 f"log-probabilities of a probe of {len(tokens)} tokens differ by {mean:.3g} on average and "
-                f"{float(differences.max()):.3g} at most, where rounding in {str(dtype).removeprefix('torch.')} "
-                f"explains {allowed:g}. Rollouts from it would be garbage. Write `engine: transformers`; "
+                f"{float(differences.max()):.3g} at most, where rounding in "
+                f"{str(dtype).removeprefix('torch.')} explains {allowed:g}. Rollouts from it would be garbage. Write `engine: transformers`; "
                 "or try `dtype: float32` or no `options` for vLLM."
             )
 
@@ -267,7 +272,7 @@ class VllmEngine:
 
 
 def policy_logprobs(policy: "PreTrainedModel", tokens: Sequence[int]) -> torch.Tensor:
-    """The policy's own log-probabilities of all tokens but the first, by one pass without dropout, on the CPU."""
+    """The policy's own log-probabilities of all tokens but the first, by one pass without dropout."""
     ids = torch.tensor([list(tokens)], device=policy.device)  # [1, tokens]
     training = policy.training
     policy.eval()
@@ -291,8 +296,8 @@ def _logprobs(tokens: Sequence[int], positions: Sequence[Any]) -> list[float]:
 def _repack_embeddings(model: torch.nn.Module) -> None:
     """Let embeddings and output heads pack their weights again.
 
-    A head whose weight is the embedding's gets nothing by that name, so `reload_weights` passes it over, and on
-    a CPU it would go on with a packed copy of the old weight. Elsewhere this does nothing.
+    A head whose weight is the embedding's gets nothing by its own name, so `reload_weights` passes it over,
+    and on a CPU it would go on with a packed copy of the old weight. Elsewhere this does nothing.
     """
     from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 
@@ -350,7 +355,7 @@ def _cpu_arguments(folder: Path, spec: VllmSpec, context: int) -> dict[str, Any]
 
 
 def _cache_bytes(folder: Path, spec: VllmSpec, context: int) -> int:
-    """What `cache_gb` allows, but no more than `max_sequences` whole contexts need: all of it is written to."""
+    """What `cache_gb` allows, and no more than `max_sequences` whole contexts need: it is all written to."""
     allowed = int(spec.cache_gb * 2**30)
     values = cache_values_per_token(read_config(folder))
     if values is None:
@@ -367,7 +372,7 @@ def _check_options(spec: VllmSpec) -> None:
         if name in _OURS:
             raise UsageError(f"`options.{name}` of the vLLM engine is set by r1pipe itself. Leave it out.")
         if name not in known:
-            raise UsageError(f"vLLM has no argument `{name}`{meant(name, known)}. Mend or remove it in `options`.")
+            raise UsageError(f"vLLM has no argument `{name}`{meant(name, known)}. Mend it in `options`.")
 
 
 def _start(arguments: dict[str, Any]) -> Any:

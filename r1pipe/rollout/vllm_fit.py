@@ -83,7 +83,7 @@ def head_size(config: dict[str, Any]) -> int | None:
 
 
 def cache_values_per_token(config: dict[str, Any]) -> int | None:
-    """Numbers that attention keeps of each token, all layers together; None where config.json does not say."""
+    """How many numbers attention keeps of each token, in all layers; None where the config does not say."""
     config = config.get("text_config") or config
     size, layers = head_size(config), config.get("num_hidden_layers")
     heads = config.get("num_key_value_heads") or config.get("num_attention_heads")

@@ -24,7 +24,7 @@ def plain_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
         if _belongs_to_an_adapter(full_name):
             continue
         owner, _, own_name = full_name.rpartition(".")
-        weight = _whole(parameter.detach())
+        weight = _whole(parameter)
         if owner.endswith(".base_layer") and own_name == "weight":
             weight = _adapted(modules[owner.removesuffix(".base_layer")], weight)
         yield _plain_name(full_name), weight
@@ -46,10 +46,11 @@ def _plain_name(name: str) -> str:
 def _whole(parameter: torch.Tensor) -> torch.Tensor:
     if hasattr(parameter, "ds_id"):
         raise UsageError(
-            "DeepSpeed's stage 3 shards the policy's weights, and vLLM in this process cannot take them over. "
+            "DeepSpeed's stage 3 shards the policy's weights, and vLLM beside it cannot take them over. "
             "Use FSDP2 or stage 2, or `engine: transformers`."
         )
-    return parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+    weight = parameter.detach()
+    return weight.full_tensor() if hasattr(weight, "full_tensor") else weight
 
 
 def _adapted(layer: Any, weight: torch.Tensor) -> torch.Tensor:
@@ -57,7 +58,9 @@ def _adapted(layer: Any, weight: torch.Tensor) -> torch.Tensor:
     if getattr(layer, "merged", False):
         return weight
     if any(layer.use_dora.get(adapter, False) for adapter in layer.active_adapters):
-        raise UsageError("vLLM cannot take over weights adapted by DoRA. Use LoRA, or `engine: transformers`.")
+        raise UsageError(
+            "vLLM cannot take over weights adapted by DoRA. Use LoRA, or `engine: transformers`."
+        )
     for adapter in layer.active_adapters:
         if adapter in layer.lora_A or adapter in getattr(layer, "lora_embedding_A", {}):
             weight = weight + layer.get_delta_weight(adapter).detach().to(weight)

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,9 @@ def test_a_seed_decides_whatever_is_beside_it(engine: VllmEngine) -> None:
     together = tokens(engine.generate(prompts, sampling, seeds=seeds))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
-    alone = [engine.generate([p], sampling, seeds=[s])[0].token_ids for p, s in zip(prompts, seeds, strict=True)]
+    alone = [
+        engine.generate([p], sampling, seeds=[s])[0].token_ids for p, s in zip(prompts, seeds, strict=True)
+    ]
     assert alone == together
     backwards = engine.generate(prompts[::-1], sampling, seeds=seeds[::-1])
     assert tokens(backwards)[::-1] == together
@@ -192,19 +195,19 @@ def test_what_is_forbidden_does_not_follow(policy: PreTrainedModel, engine: Vllm
     prompts, free = prompts_of(12), Sampling(30, temperature=0)
     pairs: Counter[tuple[int, int]] = Counter()
     for ids in tokens(run(engine, prompts, free)):
-        pairs.update(zip(ids, ids[1:], strict=False))
+        pairs.update(pairwise(ids))
     (before, after), _ = pairs.most_common(1)[0]
     prompts = [prompt for prompt in prompts if prompt[-1] != before]
     barred = Sampling(30, temperature=0, forbid_after={before: after})
     result = tokens(run(engine, prompts, barred))
     assert result == by_transformers(policy, prompts, barred)
-    assert not any((before, after) in zip(ids, ids[1:], strict=False) for ids in result)
+    assert not any((before, after) in pairwise(ids) for ids in result)
 
 
 def test_new_weights_arrive(
     policy: PreTrainedModel, engine: VllmEngine, moved: Callable[[], None], folder: Path
 ) -> None:
-    """After the policy moved and `sync`, greedy completions are the new policy's; before it, the old one's."""
+    """After the policy moved and `sync`, greedy completions are the new policy's; before, the old one's."""
     prompts, sampling = prompts_of(12), Sampling(20, temperature=0)
     old = by_transformers(policy, prompts, sampling)
     moved()
@@ -248,7 +251,9 @@ def test_weights_that_did_not_arrive_stop_the_run(
     moved()
     with pytest.MonkeyPatch.context() as patch:
         fault(engine, patch)
-        with pytest.raises(RunFailed, match=r"probe of 64 tokens differ by .* float32 explains 0\.001") as error:
+        with pytest.raises(
+            RunFailed, match=r"probe of 64 tokens differ by .* float32 explains 0\.001"
+        ) as error:
             engine.sync()
     assert "engine: transformers" in str(error.value)
     assert engine.probe_difference is not None
@@ -260,6 +265,34 @@ def test_not_a_number_is_no_agreement(engine: VllmEngine, policy: PreTrainedMode
         policy.model.norm.weight.fill_(float("nan"))
     with pytest.raises(RunFailed, match="differ by nan"):
         engine.sync()
+
+
+def test_it_sleeps_between_rollouts(
+    engine: VllmEngine, policy: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: it goes to sleep after each call, and wakes with the policy's weights before the cache takes
+    its memory back, be it for a `sync` or for the next call. (The calls alone; on a CPU they do nothing.)"""
+    calls: list[Any] = []
+    take_over = engine._llm.collective_rpc
+
+    def rpc(name: str, **rest: Any) -> Any:
+        calls.append(name)
+        return take_over(name, **rest)
+
+    monkeypatch.setattr(engine, "_sleeps", True)
+    monkeypatch.setattr(engine._llm, "sleep", lambda level: calls.append(level))
+    monkeypatch.setattr(engine._llm, "wake_up", lambda tags: calls.extend(tags))
+    monkeypatch.setattr(engine._llm, "collective_rpc", rpc)
+    prompts, sampling = prompts_of(3), Sampling(5, temperature=0)
+    woken = ["weights", "reload_weights", "kv_cache"]
+    run(engine, prompts, sampling)
+    assert calls == [2]
+    assert tokens(run(engine, prompts, sampling)) == by_transformers(policy, prompts, sampling)
+    assert calls == [2, *woken, 2]
+    engine.sync()
+    assert calls == [2, *woken, 2, *woken]
+    engine.sync()
+    assert calls == [2, *woken, 2, *woken, "reload_weights"]
 
 
 def test_an_interruption_leaves_nothing_behind(engine: VllmEngine) -> None:
@@ -278,9 +311,9 @@ def test_an_interruption_leaves_nothing_behind(engine: VllmEngine) -> None:
 def test_what_vllm_cannot_do_is_said_beforehand(engine: VllmEngine) -> None:
     with pytest.raises(UsageError, match=r"from 0\.01 to 2\.0.*3\.0 was asked for"):
         run(engine, [[5]], Sampling(4, temperature=3.0))
-    with pytest.raises(UsageError, match="128 tokens leaves no room .* context of 128"):
+    with pytest.raises(UsageError, match=r"128 tokens leaves no room .* context of 128"):
         run(engine, [[5] * CONTEXT], Sampling(4))
-    with pytest.raises(UsageError, match="ends with token 5.*engine: transformers"):
+    with pytest.raises(UsageError, match=r"ends with token 5.*engine: transformers"):
         run(engine, [[4, 5]], Sampling(4, forbid_after={5: 6}))
     with pytest.raises(ValueError, match="no tokens"):
         run(engine, [[]], Sampling(4))
