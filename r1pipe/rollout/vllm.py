@@ -1,8 +1,8 @@
 """vLLM in this process, on a GPU or a CPU, with the policy's weights taken over in place and checked.
 
 On a CPU vLLM multiplies with packed copies of the weights. They are therefore taken over by its workers'
-`reload_weights`, which packs anew, and not by the model's `load_weights`, which does not. Each time a probe is
-scored by both sides, so that rollouts never come unnoticed from other weights than the policy's.
+`reload_weights`, which packs anew, and not by the model's `load_weights`, which does not. Each time a probe
+is scored by both sides, so that rollouts never come unnoticed from other weights than the policy's.
 """
 
 import os
@@ -46,8 +46,8 @@ _PROMPT_PROBED, _DRAWN_PROBED = 48, 16
 """Tokens of the probe that are read at once, and that are decoded one by one: the two ways through vLLM."""
 
 _CPU_BLOCK = 32
-"""Tokens of a block of the cache, which are shared together. The smallest there is on a CPU, so that of a group
-even a short prompt is read once."""
+"""Tokens of a block of the cache, which are shared together. The smallest there is on a CPU, so that of a
+group even a short prompt is read once."""
 
 _TEMPERATURES = (0.01, 2.0)
 """What vLLM draws at; below it changes the temperature, above it refuses the request."""
@@ -249,8 +249,8 @@ class VllmEngine:
                 f"vLLM does not compute what the policy computes: after its weights were taken over, the "
                 f"log-probabilities of a probe of {len(tokens)} tokens differ by {mean:.3g} on average and "
                 f"{float(differences.max()):.3g} at most, where rounding in "
-                f"{str(dtype).removeprefix('torch.')} explains {allowed:g}. Rollouts from it would be garbage. Write `engine: transformers`; "
-                "or try `dtype: float32` or no `options` for vLLM."
+                f"{str(dtype).removeprefix('torch.')} explains {allowed:g}. Rollouts from it would "
+                "be garbage. Write `engine: transformers`; or try `dtype: float32` or no `options` for vLLM."
             )
 
     def _probe(self, vocabulary: int) -> tuple[list[int], list[float]]:

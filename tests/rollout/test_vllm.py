@@ -270,8 +270,8 @@ def test_not_a_number_is_no_agreement(engine: VllmEngine, policy: PreTrainedMode
 def test_it_sleeps_between_rollouts(
     engine: VllmEngine, policy: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a GPU: it goes to sleep after each call, and wakes with the policy's weights before the cache takes
-    its memory back, be it for a `sync` or for the next call. (The calls alone; on a CPU they do nothing.)"""
+    """As on a GPU: it goes to sleep after each call, and wakes with the policy's weights before the cache
+    takes its memory back, for a `sync` or for the next call. (The calls alone: on a CPU they do nothing.)"""
     calls: list[Any] = []
     take_over = engine._llm.collective_rpc
 
