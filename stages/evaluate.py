@@ -1,8 +1,8 @@
 """Models compared on the same problems, in the same order, under the same random numbers."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
@@ -15,12 +15,12 @@ from r1pipe.measure.scores import Scores, score
 from r1pipe.prompting import CLOSE_THINK, Template
 from r1pipe.rollout import Sampling
 from r1pipe.rollout.asking import Asked, Question, ask
-from r1pipe.rollout.writers import ModelWriter, judged
+from r1pipe.rollout.specs import AnyEngine, AutoSpec, ServerSpec
+from r1pipe.rollout.writers import ModelWriter, Reader, longest
 from r1pipe.stage import CheckpointRef, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import AnyTask, Item, Task, told_apart
 from r1pipe.tasks.countdown import CountdownSpec
 from r1pipe.train.determinism import derive_seed
-from r1pipe.train.text import open_tokenizer
 from r1pipe.verify.alarm import alarm, reasons_of
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ class Config(StageConfig):
     """Who is asked. The scores carry the names that stand here."""
     sets: dict[str, ProblemSet] = Field(default={"held-out": _HELD_OUT}, min_length=1)
     """What is asked: sets of problems by name. `held-out`, else the first, stands for a model in tables."""
+    engine: AnyEngine = AutoSpec()
+    """What generates, for every model: `auto`, `transformers`, `vllm` or, for one model, `vllm-server`."""
     template: Template = "r1-zero"
     """How a question becomes a prompt: `r1-zero` (the paper's, for a base), `chat` or `plain`."""
     temperature: float = Field(default=1.0, ge=0)
@@ -100,6 +102,15 @@ class Config(StageConfig):
     """A completion that reaches this many tokens is cut off and counts as truncated."""
     batch: int = Field(default=256, ge=1)
     """Completions generated and judged before the next ones begin."""
+
+    @model_validator(mode="after")
+    def _one_model_per_server(self) -> "Config":
+        if isinstance(self.engine, ServerSpec) and len(self.models) > 1:
+            raise ValueError(
+                f"engine: {self.engine} serves one model, and `models` names {', '.join(self.models)}; "
+                "give each a stage and a server of its own, or set engine: auto"
+            )
+        return self
 
     @model_validator(mode="after")
     def _names(self) -> "Config":
@@ -121,19 +132,22 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     `UsageError` for a model that cannot be asked, before any is.
     """
     folders = dict(zip(inputs.labels("models"), (each.path for each in inputs.many("models")), strict=True))
-    exam = Exam(config, [Reader(*each) for each in folders.items()], work.seed)
+    candidates = {label: Candidate(label, folder, Reader.of(folder)) for label, folder in folders.items()}
+    exam = Exam(config, list(candidates.values()), work.seed)
     for remark in exam.remarks:
         work.say(remark)
     work.rewind(0)  # the scores come from the journal: an evaluation that goes on logs all of them again
     scores: dict[str, dict[str, Scores]] = {label: {} for label in folders}
     with jsonl.Journal(work.dir / "rows.jsonl") as journal:
         answers = Answers(journal)
-        for label, papers in groupby(exam.papers, key=lambda paper: paper.model):
-            examinee = Examinee(folders[label], config.batch)
-            for paper in papers:
-                _sit(exam, paper, examinee, answers, work)
-                scores[label][paper.set] = score(cast("list[SampleRow]", answers.of(paper)), paper.pass_at)
-                work.log(_log_row(exam, paper, scores[label][paper.set]))
+        for label, group in groupby(exam.papers, key=lambda paper: paper.model):
+            papers = list(group)
+            with closing(_writer(config, candidates[label], papers, work)) as writer:
+                for paper in papers:
+                    speed = _sit(exam, paper, writer, answers, work)
+                    of_paper = cast("list[SampleRow]", answers.of(paper))
+                    scores[label][paper.set] = score(of_paper, paper.pass_at)
+                    work.log({**_log_row(exam, paper, scores[label][paper.set]), **speed})
     rows = [row for paper in exam.papers for row in answers.of(paper)]
     undecided = _undecided(rows, work)
     folder = work.dir / "published"
@@ -159,15 +173,13 @@ def _undecided(rows: Sequence[jsonl.Row], work: Work) -> dict[str, dict[str, int
 # --- What is asked
 
 
-class Reader:
-    """How one model reads: its tokenizer and its context, without its weights."""
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One model that is to be asked."""
 
-    def __init__(self, label: str, folder: Path) -> None:
-        from transformers import AutoConfig
-
-        self.label = label
-        self.tokenizer = open_tokenizer(folder)
-        self.context = int(AutoConfig.from_pretrained(folder).get_text_config().max_position_embeddings)
+    label: str
+    folder: Path
+    reader: Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +206,7 @@ class Paper:
 class Exam:
     """Every paper of an evaluation, made before anybody is asked."""
 
-    def __init__(self, config: Config, readers: Sequence[Reader], seed: int) -> None:
+    def __init__(self, config: Config, candidates: Sequence[Candidate], seed: int) -> None:
         """Choose the problems and put them into each model's tokens.
 
         Raises `UsageError` when a set's words or all of its prompts do not suit one of its models.
@@ -206,30 +218,32 @@ class Exam:
         self.set_aside: list[dict[str, Any]] = []
         self.remarks: list[str] = []
         for name, chosen in config.sets.items():
-            self.papers += self._papers(name, chosen, [each for each in readers if chosen.is_for(each.label)])
-        order = [reader.label for reader in readers]
+            self.papers += self._papers(
+                name, chosen, [each for each in candidates if chosen.is_for(each.label)]
+            )
+        order = [candidate.label for candidate in candidates]
         self.papers.sort(key=lambda paper: order.index(paper.model))  # stable: the sets keep their order
 
-    def _papers(self, name: str, chosen: ProblemSet, readers: Sequence[Reader]) -> Iterator[Paper]:
+    def _papers(self, name: str, chosen: ProblemSet, candidates: Sequence[Candidate]) -> Iterator[Paper]:
         """A set's papers. What one model cannot be asked none is asked, so that their scores compare."""
         problems = self._problems(name, chosen)
         limit = chosen.max_new_tokens or self.config.max_new_tokens
-        asked = {reader.label: self._ask(reader, problems, limit) for reader in readers}
+        asked = {each.label: self._ask(each, problems, limit) for each in candidates}
         aside = {_place(row): {"set": name, **row} for each in asked.values() for row in each.set_aside}
         self.set_aside += aside.values()
         if aside:
             self.remarks.append(f"Set '{name}': {len(aside)} problems are set aside, for every model.")
-        for reader in readers:
-            questions = [each for each in asked[reader.label].questions if each.item.id not in aside]
+        for candidate in candidates:
+            questions = [each for each in asked[candidate.label].questions if each.item.id not in aside]
             if not questions:
                 raise UsageError(
                     f"No prompt of set '{name}' can be asked: {next(iter(aside.values()))['reason']} "
                     f"beside max_new_tokens = {limit}. Set `max_new_tokens` lower, or leave out the models "
                     "with the smallest context."
                 )
-            banned = forbidden(chosen.forbid, reader, name) if chosen.forbid else {}
+            banned = forbidden(chosen.forbid, candidate, name) if chosen.forbid else {}
             sampling = Sampling(limit, self.config.temperature, self.config.top_p, forbid_after=banned)
-            yield Paper(reader.label, name, questions, chosen.samples, chosen.pass_at, sampling)
+            yield Paper(candidate.label, name, questions, chosen.samples, chosen.pass_at, sampling)
 
     def _problems(self, name: str, chosen: ProblemSet) -> list[tuple[Task, Item]]:
         """Different ones: a task that runs out of them would begin again."""
@@ -246,11 +260,12 @@ class Exam:
             self.remarks.append(f"Set '{name}': {len(items)} problems, as the task's split has no more.")
         return [(task, item) for item in items.values()]
 
-    def _ask(self, reader: Reader, problems: Sequence[tuple[Task, Item]], limit: int) -> Asked:
+    def _ask(self, candidate: Candidate, problems: Sequence[tuple[Task, Item]], limit: int) -> Asked:
         try:
+            reader = candidate.reader
             return ask(problems, self.config.template, reader.tokenizer, room=reader.context - limit)
         except UsageError as error:
-            raise UsageError(f"Model '{reader.label}': {error}") from error
+            raise UsageError(f"Model '{candidate.label}': {error}") from error
 
 
 def _place(row: Mapping[str, Any]) -> str:
@@ -258,20 +273,22 @@ def _place(row: Mapping[str, Any]) -> str:
     return str(row["id"]) if "id" in row else f"{row['path']}:{row['line']}"
 
 
-def forbidden(forbid: Forbid, reader: Reader, name: str) -> dict[int, int]:
-    """`{previous token: token that may not follow it}` in the tokenizer of `reader`; `name` is the set's.
+def forbidden(forbid: Forbid, candidate: Candidate, name: str) -> dict[int, int]:
+    """`{previous token: token that may not follow it}` in the tokenizer of `candidate`; `name` is the set's.
 
     Raises `UsageError` for a word that is not one token.
     """
 
+    tokenizer = candidate.reader.tokenizer
+
     def token(word: str) -> int:
-        ids = reader.tokenizer.encode(word, add_special_tokens=False)
-        if len(ids) == 1 and ids[0] != reader.tokenizer.unk_token_id:
+        ids = tokenizer.encode(word, add_special_tokens=False)
+        if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
             return int(ids[0])
         found = "an unknown word" if len(ids) == 1 else f"{len(ids)} tokens"
         raise UsageError(
             f"`sets.{name}.forbid` needs words of one token, and {word!r} is {found} to the tokenizer of "
-            f"'{reader.label}'. Name other words, or name the set's `models` without this one."
+            f"'{candidate.label}'. Name other words, or name the set's `models` without this one."
         )
 
     banned = token(forbid.token)
@@ -307,38 +324,29 @@ def _key(row: jsonl.Row) -> tuple[str, str, str, int]:
     return row["model"], row["set"], row["problem_id"], row["sample"]
 
 
-class Examinee:
-    """A model that answers; its weights are read when it is first asked."""
-
-    def __init__(self, folder: Path, batch: int) -> None:
-        self._folder = folder
-        self._batch = batch
-
-    def answer(
-        self, paper: Paper, batch: Sequence[tuple[Question, int]], seeds: Sequence[int]
-    ) -> list[jsonl.Row]:
-        """One judged completion, a `SampleRow` and whose it is, for each (question, sample) of the batch."""
-        self._writer.sampling = paper.sampling
-        written = self._writer.write([question for question, _ in batch], seeds)
-        return [{"model": paper.model, "set": paper.set, **row} for row in judged(batch, written)]
-
-    @cached_property
-    def _writer(self) -> ModelWriter:
-        return ModelWriter(self._folder, Sampling(max_new_tokens=1), self._batch)
+def _writer(config: Config, candidate: Candidate, papers: Sequence[Paper], work: Work) -> ModelWriter:
+    """Who answers all papers of one model."""
+    most = max(longest(paper.questions, paper.sampling) for paper in papers)
+    return ModelWriter(
+        candidate.folder, config.engine, candidate.reader, longest=most, batch=config.batch, say=work.say
+    )
 
 
-def _sit(exam: Exam, paper: Paper, examinee: Examinee, answers: Answers, work: Work) -> None:
-    """Ask one model one paper, as far as it was not answered before."""
+def _sit(exam: Exam, paper: Paper, writer: ModelWriter, answers: Answers, work: Work) -> dict[str, float]:
+    """Ask one model one paper, as far as it was not answered before; how fast it answered, if it did."""
     order, size = paper.order, exam.config.batch
+    tokens, seconds = 0, 0.0
     for start in range(0, len(order), size):
         batch = order[start : start + size]
         if not answers.has(paper, batch):
             work.pause_point()
             # The same for every model.
             asked = [("evaluate", paper.set, question.item.id, sample) for question, sample in batch]
-            seeds = [derive_seed(exam.seed, *each) for each in asked]
-            answers.add(examinee.answer(paper, batch, seeds))
+            written = writer.write(batch, paper.sampling, [derive_seed(exam.seed, *each) for each in asked])
+            answers.add({"model": paper.model, "set": paper.set, **row} for row in written.rows)
+            tokens, seconds = tokens + written.tokens, seconds + (written.seconds or 0)
         work.progress(start + len(batch), len(order), f"completions of {paper.model} on {paper.set}")
+    return {"generation_tokens_per_second": tokens / seconds} if seconds else {}
 
 
 def _log_row(exam: Exam, paper: Paper, scores: Scores) -> dict[str, Any]:

@@ -8,6 +8,7 @@ batch that the journal does not hold whole, and ends with the same rows as one t
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,8 +22,9 @@ from r1pipe.errors import RunFailed, UsageError
 from r1pipe.measure.samples import SampleRow, target_of
 from r1pipe.prompting import OPEN_THINK, Template, opens_thinking
 from r1pipe.rollout import Sampling
-from r1pipe.rollout.asking import Question, ask
-from r1pipe.rollout.writers import GoldWriter, ModelWriter, Writer, judged, tokens_of
+from r1pipe.rollout.asking import Asked, Question, ask
+from r1pipe.rollout.specs import AnyEngine, AutoSpec
+from r1pipe.rollout.writers import GoldWriter, ModelWriter, Reader, Writer, Written, longest, tokens_of
 from r1pipe.stage import CheckpointRef, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import TaskSpecs, mixture
 from r1pipe.tasks.countdown import Countdown
@@ -53,6 +55,8 @@ class Config(StageConfig):
     """Completions per prompt."""
     answers: Literal["model", "gold"] = "model"
     """Who answers: the model, or the task itself, as data for questions that need no thinking."""
+    engine: AnyEngine = AutoSpec()
+    """What generates: `auto`, `transformers`, `vllm` or `vllm-server`; `auto` says what it chose, and why."""
     template: Template = "r1-zero"
     """How a question becomes a prompt: `r1-zero` (the paper's, for a base), `chat` or `plain`."""
     temperature: float = Field(default=1.0, ge=0)
@@ -90,6 +94,8 @@ class Config(StageConfig):
                     )
             if self.samples > 1:
                 raise ValueError(f"answers: gold gives one answer to a prompt, samples is {self.samples}")
+            if not isinstance(self.engine, AutoSpec):
+                raise ValueError(f"answers: gold generates nothing; leave out engine: {self.engine}")
         return self
 
     @model_validator(mode="after")
@@ -110,39 +116,31 @@ class Config(StageConfig):
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     """Ask, judge, choose; publish the kept rows, and beside them the others with their reasons."""
     checkpoint = inputs.one("model")
-    writer = _writer(config, checkpoint.path)
-    # An order of its own, so that not just the problems are sampled that an RL of the same run asks first.
-    pairs = mixture(config.task, config.prompts, derive_seed(work.seed, "sample"))
-    asked = ask(pairs, config.template, writer.tokenizer, writer.room)
-    if asked.set_aside:
-        work.say(f"Set aside as broken or too long for the context: {len(asked.set_aside)} of the prompts.")
-    if not asked.questions:
-        raise UsageError(
-            f"All {len(asked.set_aside)} prompts are too long: the model's context leaves {writer.room} "
-            "tokens for them. Set `max_new_tokens` lower, or take a model with a longer context."
-        )
-    rows = Rows(config, writer.tokenizer, checkpoint.name)
+    reader, room = _reader(config, checkpoint.path)
+    asked = _ask(config, reader, room, work)
+    rows = Rows(config, reader.tokenizer, checkpoint.name)
     harvest = Harvest(config.keep, config.limit)
     tokens, undecided = 0, Counter[str]()
-    for batch in Batches(config, asked.questions, writer, work):
-        made = [
-            rows.of(question, row, seed_of(work.seed, question, row["sample"]))
-            for question, row in batch.rows
-        ]
-        accepted = harvest.add(made)
-        undecided.update(reasons_of(made))
-        tokens += batch.tokens
-        if batch.seconds is not None:
-            work.log(_log_row(batch, accepted, harvest))
-        work.progress(batch.done, batch.total, "completions")
-        if harvest.full():
-            break
+    with closing(_writer(config, checkpoint.path, reader, asked.questions, work)) as writer:
+        for batch in Batches(config, asked.questions, writer, work):
+            made = [
+                rows.of(question, row, seed_of(work.seed, question, row["sample"]))
+                for question, row in batch.rows
+            ]
+            accepted = harvest.add(made)
+            undecided.update(reasons_of(made))
+            tokens += batch.tokens
+            if batch.seconds is not None:
+                work.log(_log_row(batch, accepted, harvest))
+            work.progress(batch.done, batch.total, "completions")
+            if harvest.full():
+                break
     if said := alarm(undecided, harvest.generated):
         work.say(said)
     chosen = harvest.chosen()
     if not chosen.kept:
         raise RunFailed(_none_kept(harvest.generated, chosen, work.dir / JOURNAL))
-    solved = rows.solved(writer.room, {row["problem_id"] for row in chosen.kept}, work.seed)
+    solved = rows.solved(room, {row["problem_id"] for row in chosen.kept}, work.seed)
     folder = _publish(work.dir / "published", [*chosen.kept, *solved], chosen.rejected, asked.set_aside)
     metrics = {
         "prompts": -(-harvest.generated // config.samples),
@@ -154,11 +152,42 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     return Outcome("dataset", folder, metrics, tokens=tokens if config.answers == "model" else None)
 
 
-def _writer(config: Config, folder: Path) -> Writer:
+def _reader(config: Config, folder: Path) -> tuple[Reader, int]:
+    """How the checkpoint reads, and the most tokens that a prompt may have."""
     if config.answers == "gold":
-        return GoldWriter(folder, space=config.template != "chat")  # those end where the answer begins
-    sampling = Sampling(config.max_new_tokens, config.temperature, config.top_p, config.top_k)
-    return ModelWriter(folder, sampling, config.batch)
+        reader = Reader.of_tokenizer(folder)
+        return reader, reader.context
+    reader = Reader.of(folder)
+    return reader, reader.context - config.max_new_tokens
+
+
+def _ask(config: Config, reader: Reader, room: int, work: Work) -> Asked:
+    """All that is asked. Raises `UsageError` where no prompt can be."""
+    # An order of its own, so that not just the problems are sampled that an RL of the same run asks first.
+    pairs = mixture(config.task, config.prompts, derive_seed(work.seed, "sample"))
+    asked = ask(pairs, config.template, reader.tokenizer, room)
+    if asked.set_aside:
+        work.say(f"Set aside as broken or too long for the context: {len(asked.set_aside)} of the prompts.")
+    if not asked.questions:
+        raise UsageError(
+            f"All {len(asked.set_aside)} prompts are too long: the model's context leaves {room} "
+            "tokens for them. Set `max_new_tokens` lower, or take a model with a longer context."
+        )
+    return asked
+
+
+def _sampling(config: Config) -> Sampling:
+    return Sampling(config.max_new_tokens, config.temperature, config.top_p, config.top_k)
+
+
+def _writer(
+    config: Config, folder: Path, reader: Reader, questions: Sequence[Question], work: Work
+) -> Writer:
+    if config.answers == "gold":
+        # A chat's prompts end where the answer begins.
+        return GoldWriter(reader.tokenizer, space=config.template != "chat")
+    most = longest(questions, _sampling(config))
+    return ModelWriter(folder, config.engine, reader, longest=most, batch=config.batch, say=work.say)
 
 
 # --- The work, batch by batch
@@ -180,6 +209,8 @@ class Batch:
     total: int
     seconds: float | None
     """None for one that was found in the journal."""
+    generation: float | None
+    """Seconds of generation alone; None where nothing was generated."""
 
     @property
     def tokens(self) -> int:
@@ -192,6 +223,7 @@ class Batches:
 
     def __init__(self, config: Config, questions: Sequence[Question], writer: Writer, work: Work) -> None:
         self._size = config.batch
+        self._sampling = _sampling(config)
         self._writer = writer
         self._work = work
         self._pairs = _numbered(questions, config.samples)
@@ -203,24 +235,24 @@ class Batches:
             starts = range(0, len(self._pairs), self._size)
             for step, start in enumerate(starts, 1):
                 pairs = self._pairs[start : start + self._size]
-                begun = time.monotonic()
-                whole = all((question.item.id, sample) in known for question, sample in pairs)
-                if not whole:
+                begun, seconds, generation = time.monotonic(), None, None
+                if not all((question.item.id, sample) in known for question, sample in pairs):
                     self._work.pause_point()
                     if not going_on:
                         self._work.rewind(step - 1)
                         going_on = True
                     # A kill may have left the first rows of a batch: they are the same as those made again.
-                    fresh = [row for row in self._write(pairs) if _key(row) not in known]
+                    written = self._write(pairs)
+                    fresh = [row for row in written.rows if _key(row) not in known]
                     journal.append([dict(row) for row in fresh])
                     known |= {_key(row): row for row in fresh}
+                    seconds, generation = time.monotonic() - begun, written.seconds
                 rows = [(question, known[question.item.id, sample]) for question, sample in pairs]
-                seconds = None if whole else time.monotonic() - begun
-                yield Batch(step, len(starts), rows, start + len(pairs), len(self._pairs), seconds)
+                done = start + len(pairs)
+                yield Batch(step, len(starts), rows, done, len(self._pairs), seconds, generation)
 
-    def _write(self, pairs: Sequence[tuple[Question, int]]) -> list[SampleRow]:
-        seeds = [seed_of(self._work.seed, *pair) for pair in pairs]
-        return judged(pairs, self._writer.write([question for question, _ in pairs], seeds))
+    def _write(self, pairs: Sequence[tuple[Question, int]]) -> Written:
+        return self._writer.write(pairs, self._sampling, [seed_of(self._work.seed, *pair) for pair in pairs])
 
 
 def seed_of(seed: int, question: Question, sample: int) -> int:
@@ -342,6 +374,7 @@ def _metrics(harvest: Harvest, chosen: Curated) -> dict[str, Any]:
 def _log_row(batch: Batch, accepted: int, harvest: Harvest) -> dict[str, Any]:
     seconds = max(batch.seconds or 0.0, 1e-9)
     rows = [row for _, row in batch.rows]
+    speed = {"generation_tokens_per_second": batch.tokens / batch.generation} if batch.generation else {}
     return {
         "step": batch.step,
         "steps": batch.steps,
@@ -353,6 +386,7 @@ def _log_row(batch: Batch, accepted: int, harvest: Harvest) -> dict[str, Any]:
         "truncated": sum(row["truncated"] for row in rows) / len(rows),
         "tokens_per_second": batch.tokens / seconds,
         "accepted_per_second": accepted / seconds,
+        **speed,
     }
 
 

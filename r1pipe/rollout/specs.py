@@ -1,9 +1,10 @@
 """How a recipe writes an engine: a bare name, or a mapping of the engine's own fields. Plain Python."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, HttpUrl
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, HttpUrl, field_validator
 
+from r1pipe.hints import meant
 from r1pipe.stage import NEUTRAL
 
 
@@ -14,6 +15,9 @@ class EngineSpec(BaseModel):
 
     name: str
     """The engine's name."""
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class AutoSpec(EngineSpec):
@@ -67,14 +71,67 @@ class ServerSpec(EngineSpec):
     api_key_env: Annotated[str | None, NEUTRAL] = None
     """The environment variable that holds the key; the key itself stands in no file."""
 
+    @field_validator("url")
+    @classmethod
+    def _no_secrets(cls, url: HttpUrl) -> HttpUrl:
+        """The address is written into the run's files and said in messages."""
+        if url.username or url.password:
+            raise ValueError("leave name and password out of it; `api_key_env` names the variable with a key")
+        if url.query or url.fragment:
+            raise ValueError("write the address alone, e.g. http://localhost:8000")
+        return url
 
-def _bare_name(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+
+_SPECS: Final[dict[str, type[EngineSpec]]] = {
+    "auto": AutoSpec,
+    "transformers": TransformersSpec,
+    "vllm": VllmSpec,
+    "vllm-server": ServerSpec,
+}
+
+
+def _named(value: Any) -> Any:
+    """What a recipe may write as a mapping with the name of an engine that has all of its keys."""
+    if isinstance(value, EngineSpec):
+        return value
+    written = {"name": value} if isinstance(value, str) else value
+    if not isinstance(written, dict):
+        raise ValueError(f"an engine is its name, or a mapping with a `name`, not {value!r}")
+    name = written["name"] if "name" in written else _meant_by(written)
+    if not isinstance(name, str) or name not in _SPECS:
+        raise ValueError(
+            f"there is no engine {name!r}{meant(str(name), _SPECS)}; the engines are {', '.join(_SPECS)}"
+        )
+    for key in written:
+        owners = [repr(other) for other, spec in _SPECS.items() if key in spec.model_fields]
+        if owners and key not in _SPECS[name].model_fields:
+            raise ValueError(f"engine {name!r} takes no {key!r}; it belongs to {', '.join(owners)}")
+    return written | {"name": name}
+
+
+def _meant_by(written: dict[str, Any]) -> str:
+    """The one engine that has these keys: `--set engine.url=…` names it well enough."""
+    owners = [name for name, spec in _SPECS.items() if written and written.keys() <= spec.model_fields.keys()]
+    if len(owners) == 1:
+        return owners[0]
+    raise ValueError(f"an engine needs its `name`: {', '.join(_SPECS)}")
 
 
 AnyEngine = Annotated[
     AutoSpec | TransformersSpec | VllmSpec | ServerSpec,
     Field(discriminator="name"),
-    BeforeValidator(_bare_name),
+    BeforeValidator(_named),
 ]
 """`engine: vllm`, or `engine: {name: vllm, memory: 0.5}`."""
+
+
+def untrainable(spec: EngineSpec) -> str | None:
+    """Why an engine is not for training, where it takes over the policy's weights; None for one that is."""
+    if not isinstance(spec, ServerSpec):
+        return None
+    return (
+        f"engine {spec.name!r} is for `sample` and `evaluate`: after each step of `rl` the policy's weights "
+        "would have to reach the server: TRL's server mode does that between GPUs (NCCL), r1pipe does not; "
+        "set engine: vllm, which samples in the same process and takes them over in place, "
+        "or engine: transformers"
+    )

@@ -1,6 +1,7 @@
 """Who writes completions: a checkpoint, or the tasks' own right answers."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -9,92 +10,180 @@ from r1pipe.errors import UsageError
 from r1pipe.measure.samples import SampleRow
 from r1pipe.rollout.asking import Question, judged_rows
 from r1pipe.rollout.engine import Engine, Sampling
-from r1pipe.train.text import decode_completions, open_tokenizer
+from r1pipe.rollout.overlap import Overlapped, Placed
+from r1pipe.rollout.specs import EngineSpec
+from r1pipe.train.text import decode_completions, open_ending_tokenizer, open_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Pairs = Sequence[tuple[Question, int]]
+"""Questions, each with the number of the sample."""
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One completion."""
+    """Judged completions, and what they cost."""
 
-    text: str
-    tokens: int
-    """The EOS included."""
-    truncated: bool = False
+    rows: list[SampleRow]
+    """In the order in which they were asked for."""
+    seconds: float | None = None
+    """Of generation alone; None where nothing was generated."""
 
-
-def judged(pairs: Sequence[tuple[Question, int]], written: Sequence[Written]) -> list[SampleRow]:
-    """The rows of what was written for each (question, sample), in order."""
-    return judged_rows(
-        [
-            (question, sample, question.completion(each.text, each.tokens, each.truncated))
-            for (question, sample), each in zip(pairs, written, strict=True)
-        ]
-    )
+    @property
+    def tokens(self) -> int:
+        """Of all completions, their EOS included."""
+        return sum(row["tokens"] for row in self.rows)
 
 
 class Writer(Protocol):
     """Whoever writes completions."""
 
-    tokenizer: "PreTrainedTokenizerBase"
-    room: int
-    """The most tokens that a prompt may have."""
+    def write(self, pairs: Pairs, sampling: Sampling, seeds: Sequence[int]) -> Written:
+        """One judged completion for each pair and its seed, in order; a function of those two."""
+        ...
 
-    def write(self, questions: Sequence[Question], seeds: Sequence[int]) -> list[Written]:
-        """One completion for each question and its seed, in order; a function of those two."""
+    def close(self) -> None:
+        """Give back what was opened."""
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How a checkpoint reads. Its weights are not opened."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    context: int
+    """The most tokens of a prompt and its completion together."""
+
+    @classmethod
+    def of(cls, folder: Path) -> "Reader":
+        """The reader of a whole checkpoint. Raises `UsageError` for a tokenizer without EOS."""
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(folder).get_text_config()
+        return cls(open_ending_tokenizer(folder), int(config.max_position_embeddings))
+
+    @classmethod
+    def of_tokenizer(cls, folder: Path) -> "Reader":
+        """The reader of a tokenizer beside which no model needs to lie."""
+        tokenizer = open_tokenizer(folder)
+        return cls(tokenizer, int(tokenizer.model_max_length))
+
+
 class ModelWriter:
-    """A checkpoint that is sampled from, on the GPU if there is one."""
+    """A checkpoint that is sampled from, by an engine that is opened when it is first needed."""
 
-    def __init__(self, folder: Path, sampling: Sampling, batch: int) -> None:
-        import torch
+    def __init__(
+        self,
+        folder: Path,
+        spec: EngineSpec,
+        reader: Reader,
+        *,
+        longest: int,
+        batch: int,
+        say: Callable[[str], None],
+    ) -> None:
+        """
+        Args:
+            folder: the checkpoint.
+            spec: the engine, as a recipe writes it.
+            reader: how the checkpoint reads.
+            longest: the most tokens that any prompt and its completion will have together.
+            batch: completions that are generated side by side in this process.
+            say: told what engine was chosen, and why.
+        """
+        self._folder = folder
+        self._spec = spec
+        self._tokenizer = reader.tokenizer
+        self._longest = longest
+        self._batch = batch
+        self._say = say
+        self._engine: Engine | None = None
 
-        from r1pipe.rollout.local import TransformersEngine
-        from r1pipe.train import models
+    def write(self, pairs: Pairs, sampling: Sampling, seeds: Sequence[int]) -> Written:
+        """Sample one completion for each; at a temperature of 0 the seeds have no part in it.
 
-        model, self.tokenizer = models.open_model(folder)
-        self.room = models.context_of(model) - sampling.max_new_tokens
-        self.sampling = sampling
-        self.engine: Engine = TransformersEngine(
-            model.to("cuda" if torch.cuda.is_available() else "cpu"),
-            eos_id=self.tokenizer.eos_token_id,
-            pad_id=self.tokenizer.pad_token_id,
-            batch=batch,
-        )
+        Each is judged as soon as it is whole, while the others go on.
+        """
 
-    def write(self, questions: Sequence[Question], seeds: Sequence[int]) -> list[Written]:
-        """Sample one completion for each; at a temperature of 0 the seeds have no part in it."""
-        rollouts = self.engine.generate([each.token_ids for each in questions], self.sampling, seeds=seeds)
-        texts = decode_completions(self.tokenizer, [rollout.token_ids for rollout in rollouts])
-        return [
-            Written(text, len(rollout.token_ids), rollout.finish == "length")
-            for text, rollout in zip(texts, rollouts, strict=True)
-        ]
+        def judge(placed: Sequence[Placed]) -> list[SampleRow]:
+            rollouts = [rollout for _, rollout in placed]
+            texts = decode_completions(self._tokenizer, [each.token_ids for each in rollouts])
+            return _judged(
+                [pairs[place] for place, _ in placed],
+                [
+                    (text, len(each.token_ids), each.finish == "length")
+                    for text, each in zip(texts, rollouts, strict=True)
+                ],
+            )
+
+        engine = self._opened()
+        prompts = [question.token_ids for question, _ in pairs]
+        with Overlapped(judge) as overlapped:
+            begun = time.monotonic()
+            engine.generate(prompts, sampling, seeds=seeds, finished=overlapped.finished)
+            seconds = time.monotonic() - begun
+            return Written(overlapped.results(len(pairs)), seconds)
+
+    def close(self) -> None:
+        """Close the engine, if it was opened; the next `write` opens it again."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def _opened(self) -> Engine:
+        from r1pipe.rollout.choose import open_engine
+
+        if self._engine is None:
+            self._engine, said = open_engine(
+                self._spec,
+                self._folder,
+                eos_id=int(self._tokenizer.eos_token_id),
+                pad_id=int(self._tokenizer.pad_token_id),
+                context=self._longest,
+                batch=self._batch,
+            )
+            self._say(said)
+        return self._engine
 
 
 class GoldWriter:
     """The answers that the items carry, for tasks whose `gold` is the answer's text."""
 
-    def __init__(self, folder: Path, *, space: bool) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", *, space: bool) -> None:
         """`space` puts one before each answer, where the prompt does not end in one."""
-        self.tokenizer = open_tokenizer(folder)
-        self.room = int(self.tokenizer.model_max_length)
+        self._tokenizer = tokenizer
         self._space = " " if space else ""
 
-    def write(self, questions: Sequence[Question], seeds: Sequence[int]) -> list[Written]:
+    def write(self, pairs: Pairs, sampling: Sampling, seeds: Sequence[int]) -> Written:
         """Give each its answer. Raises `UsageError` for one whose right answer is no text."""
-        for each in questions:
+        for each, _ in pairs:
             if not isinstance(each.item.gold, str):
                 raise UsageError(
                     f"answers: gold writes texts, and the right answer of {each.item.id!r} is none; "
                     "set answers: model for rows of that kind"
                 )
-        texts = [f"{self._space}{each.item.gold}" for each in questions]
-        return [Written(text, tokens_of(text, self.tokenizer)) for text in texts]
+        texts = [f"{self._space}{each.item.gold}" for each, _ in pairs]
+        return Written(_judged(pairs, [(text, tokens_of(text, self._tokenizer), False) for text in texts]))
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+
+def _judged(pairs: Pairs, completions: Sequence[tuple[str, int, bool]]) -> list[SampleRow]:
+    """The rows of (text, tokens, truncated) for each pair, in order."""
+    return judged_rows(
+        [
+            (question, sample, question.completion(*each))
+            for (question, sample), each in zip(pairs, completions, strict=True)
+        ]
+    )
+
+
+def longest(questions: Sequence[Question], sampling: Sampling) -> int:
+    """The most tokens that a prompt and its completion will have together."""
+    return max(len(each.token_ids) for each in questions) + sampling.max_new_tokens
 
 
 def tokens_of(text: str, tokenizer: "PreTrainedTokenizerBase") -> int:

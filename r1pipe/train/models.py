@@ -11,8 +11,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from r1pipe import jsonl
-from r1pipe.errors import UsageError
-from r1pipe.train.text import open_tokenizer
+from r1pipe.train.text import open_ending_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,13 +24,7 @@ def open_model(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBas
     `UsageError` when the tokenizer has no EOS, since a model that cannot end its answer cannot be trained to.
     """
     hush()
-    tokenizer = open_tokenizer(folder)
-    if tokenizer.eos_token_id is None:
-        raise UsageError(
-            f"The tokenizer in {folder} has no EOS token. Set `eos_token` in its tokenizer_config.json."
-        )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = open_ending_tokenizer(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return model, tokenizer
 

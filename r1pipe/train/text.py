@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from r1pipe import jsonl
+from r1pipe.errors import UsageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,6 +28,21 @@ def open_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     )
     opened = (PreTrainedTokenizerFast if plain else AutoTokenizer).from_pretrained(folder)
     return cast("PreTrainedTokenizerBase", opened)
+
+
+def open_ending_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a model that ends what it writes; its padding is the EOS where it has none.
+
+    Raises `UsageError` when it has no EOS, since such a model can neither end an answer nor learn to.
+    """
+    tokenizer = open_tokenizer(folder)
+    if tokenizer.eos_token_id is None:
+        raise UsageError(
+            f"The tokenizer in {folder} has no EOS token. Set `eos_token` in its tokenizer_config.json."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> list[int]:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from r1pipe import jsonl
 from r1pipe.artifact import Store
 from r1pipe.errors import Interrupted, RunFailed, UsageError
-from r1pipe.rollout import Rollout, Sampling
+from r1pipe.rollout import Finished, Rollout, Sampling
 from r1pipe.rollout import local as engines
 from r1pipe.stage import Outcome
 from r1pipe.world.solver import attempts
@@ -20,11 +20,13 @@ from tests.folders import manifest
 from tests.tiny_model import Ear, inputs, workplace, write_tiny
 
 SMALL = {"model": "base", "task": "countdown", "template": "chat", "prompts": 4, "max_new_tokens": 32}
+ENGINE = "Engine: transformers, as set."
 ANYTHING = {"correct": False, "untruncated": False, "well_formed": False, "single_language": 0}
 
 
 def config(**changes: Any) -> sample.Config:
-    return sample.Config.model_validate({**SMALL, **changes})
+    engine = {} if changes.get("answers") == "gold" else {"engine": "transformers"}
+    return sample.Config.model_validate({**SMALL, **engine, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +57,14 @@ class Scripted:
         """How many prompts each call had."""
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seeds: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        seeds: Sequence[int],
+        finished: Finished | None = None,
     ) -> list[Rollout]:
-        rollouts = []
+        rollouts: list[Rollout] = []
         for ids in prompts:
             question = str(self.tokenizer.decode(ids)).split(" ", 1)[1].partition(" <|assistant|>")[0]
             text = self.script(question, sum(self.asked) + len(rollouts))
@@ -68,7 +75,13 @@ class Scripted:
                 else Rollout([*tokens, self.tokenizer.eos_token_id], "stop")
             )
         self.asked.append(len(prompts))
+        for place, rollout in reversed(list(enumerate(rollouts))):
+            if finished is not None:
+                finished(place, rollout)
         return rollouts
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, script: Callable[[str, int], str | None]) -> Scripted:
@@ -106,7 +119,7 @@ def test_the_counts_add_up(tiny: Path, tmp_path: Path, monkeypatch: pytest.Monke
         "undecided_reasons": {},
         "set_aside": 0,
     }
-    assert ear.said == ""
+    assert ear.said == ENGINE
     kept = list(jsonl.iter_rows(outcome.path))
     assert {row["source"] for row in kept} == {"model"} and len({row["problem_id"] for row in kept}) == 4
     assert all(row["completion"] == solve(row["question"]) for row in kept)
@@ -134,7 +147,7 @@ def test_undecided_verdicts_are_told(tiny: Path, tmp_path: Path, monkeypatch: py
     outcome, ear = run(tiny, tmp_path / "traces", samples=4, task=task)
     assert outcome.metrics["undecided"] == 4
     assert outcome.metrics["undecided_reasons"] == {"truncated": 4}
-    assert ear.said.startswith("Undecided verdicts: 25 % of 16 completions (25 % truncated). ")
+    assert ear.said.startswith(f"{ENGINE} Undecided verdicts: 25 % of 16 completions (25 % truncated). ")
 
 
 def test_a_data_set_holds_the_kept_rows_alone(
@@ -216,11 +229,11 @@ def test_a_crash_between_batches_changes_nothing(
     """The engine dies at the third batch of three; the second attempt asks for that batch alone."""
     generate, calls = engines.TransformersEngine.generate, []
 
-    def dies(self: Any, prompts: Any, sampling: Any, *, seeds: Any) -> Any:
+    def dies(self: Any, prompts: Any, sampling: Any, *, seeds: Any, finished: Any) -> Any:
         calls.append(seeds)
         if len(calls) == 3:
             raise MemoryError
-        return generate(self, prompts, sampling, seeds=seeds)
+        return generate(self, prompts, sampling, seeds=seeds, finished=finished)
 
     monkeypatch.setattr(engines.TransformersEngine, "generate", dies)
     with pytest.raises(MemoryError):
@@ -354,7 +367,7 @@ def test_long_prompts_are_set_aside(tiny: Path, tmp_path: Path) -> None:
     assert (outcome.metrics["prompts"], outcome.metrics["set_aside"]) == (1, 1)
     (row,) = jsonl.iter_rows(outcome.path / "set-aside.jsonl")
     assert row["reason"] == "the prompt has 64 tokens, and there is room for 32"
-    assert ear.said == "Set aside as broken or too long for the context: 1 of the prompts."
+    assert ear.said == f"Set aside as broken or too long for the context: 1 of the prompts. {ENGINE}"
     with pytest.raises(UsageError, match=r"All 2 prompts are too long.*`max_new_tokens` lower"):
         run(tiny, tmp_path / "none", task=task, prompts=None, max_new_tokens=62)
 

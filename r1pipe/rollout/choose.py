@@ -1,0 +1,90 @@
+"""Which engine samples: the one that a recipe names, or what suits the machine and the checkpoint."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from r1pipe.errors import EnvironmentUnfit, UsageError
+from r1pipe.rollout.engine import Engine
+from r1pipe.rollout.specs import AutoSpec, EngineSpec, ServerSpec, TransformersSpec, VllmSpec, untrainable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def open_engine(
+    spec: EngineSpec,
+    folder: Path,
+    *,
+    eos_id: int,
+    pad_id: int,
+    context: int,
+    model: "PreTrainedModel | None" = None,
+    batch: int = 256,
+) -> tuple[Engine, str]:
+    """The engine, and one sentence on what was chosen and why.
+
+    Args:
+        spec: as a recipe writes it.
+        folder: the checkpoint.
+        eos_id: the token that ends a completion.
+        pad_id: what stands in empty places.
+        context: the most tokens that a prompt and its completion have together.
+        model: the policy, for an engine that follows its weights; without it the folder's weights are read.
+        batch: rows that transformers computes at a time.
+
+    Raises:
+        UsageError: a server for training; a server that serves something else.
+        EnvironmentUnfit: vLLM is asked for, and cannot be used here or for this checkpoint.
+        RunFailed: a server that does not answer.
+    """
+    if model is not None and (said := untrainable(spec)):
+        raise UsageError(f"{said[0].upper()}{said[1:]}.")
+    chosen, why = suited(folder) if isinstance(spec, AutoSpec) else (spec, "as set")
+    if isinstance(chosen, ServerSpec):
+        from r1pipe.rollout.server import ServerEngine
+
+        server = ServerEngine(chosen, folder, eos_id=eos_id, context=context)
+        return server, f"Engine: {chosen}, {why}: {server.describes}."
+    if isinstance(chosen, VllmSpec):
+        return _vllm(chosen, folder, eos_id, context, model), f"Engine: {chosen}, {why}."
+    return _transformers(folder, eos_id, pad_id, model, batch), f"Engine: {TransformersSpec()}, {why}."
+
+
+def suited(folder: Path) -> tuple[TransformersSpec | VllmSpec, str]:
+    """What `auto` means for a checkpoint on this machine, and why."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return TransformersSpec(), "as there is no GPU; on a CPU it is faster than vLLM for small models"
+    from r1pipe.rollout.vllm import unavailable
+
+    if said := unavailable(folder):
+        return TransformersSpec(), f"as vLLM cannot be used: {said.rstrip('.')}"
+    return VllmSpec(), "as there is a GPU"
+
+
+def _vllm(
+    spec: VllmSpec, folder: Path, eos_id: int, context: int, policy: "PreTrainedModel | None"
+) -> Engine:
+    from r1pipe.rollout.vllm import VllmEngine, unavailable
+
+    if said := unavailable(folder):
+        raise EnvironmentUnfit(
+            f"engine: vllm cannot be used: {said.rstrip('.')}. Or set engine: transformers."
+        )
+    return VllmEngine(folder, spec, eos_id=eos_id, context=context, policy=policy)
+
+
+def _transformers(
+    folder: Path, eos_id: int, pad_id: int, model: "PreTrainedModel | None", batch: int
+) -> Engine:
+    import torch
+
+    from r1pipe.rollout.local import TransformersEngine
+
+    if model is None:
+        from r1pipe.train import models
+
+        opened, _ = models.open_model(folder)
+        model = opened.to("cuda" if torch.cuda.is_available() else "cpu")
+    return TransformersEngine(model, eos_id=eos_id, pad_id=pad_id, batch=batch)
