@@ -113,7 +113,6 @@ def parse(text: str, source: str) -> Document:
 
 
 _TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map")}
-_ABSENT = object()
 
 
 class _Reader:
@@ -201,21 +200,20 @@ def _scalar(node: yaml.ScalarNode) -> Any:
 
 
 def _assign(data: Any, path: Path, value: Any) -> str | None:
-    """Put `value` at `path`, making mappings on the way; return what stands in the way, if anything does."""
+    """Put `value` at `path`, making mappings on the way; return what stands in the way, if anything does.
+
+    A bare word on the way is the name of what it stands for: `engine: vllm` is `engine: {name: vllm}`.
+    """
     for depth, key in enumerate(path):
-        last = depth == len(path) - 1
-        if isinstance(data, dict):
-            below = data.get(key, _ABSENT)
-            if last:
-                data[key] = value
-            elif below is _ABSENT or below is None:
-                below = data[key] = {}
-        elif isinstance(data, list) and key.isdecimal() and int(key) < len(data):
-            below = data[int(key)]
-            if last:
-                data[int(key)] = value
-        else:
+        at: Any = int(key) if isinstance(data, list) and key.isdecimal() else key
+        if not isinstance(data, dict) and not (isinstance(data, list) and at in range(len(data))):
             above = ".".join(path[:depth]) or "the recipe"
             return f"'{above}' has no place for '{key}'"
+        if depth == len(path) - 1:
+            data[at] = value
+            return None
+        below = data.get(at) if isinstance(data, dict) else data[at]
+        if below is None or isinstance(below, str):
+            below = data[at] = {} if below is None else {"name": below}
         data = below
     return None

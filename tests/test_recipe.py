@@ -212,13 +212,32 @@ def test_overrides_are_yaml_and_reach_anything():
     )
 
 
+def test_an_override_goes_into_what_a_bare_name_stands_for():
+    """`task: countdown` is short for a mapping with that name, alone and in a list."""
+    recipe = parse(
+        "stages: {a: {uses: train, trainer: {task: countdown, tasks: [math, {name: code}], none: ~}}}",
+        "stages.a.trainer.task.split=seen",
+        "stages.a.trainer.tasks.0.path=rows.jsonl",
+        "stages.a.trainer.none.deep=1",
+    )
+    assert recipe.stages["a"].config.trainer == {
+        "task": {"name": "countdown", "split": "seen"},
+        "tasks": [{"name": "math", "path": "rows.jsonl"}, {"name": "code"}],
+        "none": {"deep": 1},
+    }
+    assert problems("stages: {a: {uses: train}}", "stages.a.trainer=[]", "stages.a.trainer.1=2") == [
+        "--set stages.a.trainer.1=2: 'stages.a.trainer' has no place for '1'",
+        "--set stages.a.trainer=[]: 'stages.a.trainer': should be a valid dictionary, not []",
+    ]
+
+
 def test_a_wrong_override_is_told_like_a_wrong_line():
     assert problems(
         "stages: {zero: {uses: train, steps: 1}}",
         "stages.zero.stepz=20",
+        "stages.zero.steps.deep=2",
         "stages.zero.steps=x",
         "stages.zerro.steps=2",
-        "stages.zero.steps.deep=2",
         "steps",
         "seed=[",
     ) == [

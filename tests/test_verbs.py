@@ -53,6 +53,29 @@ def test_all_mistakes_are_told_at_once_in_the_command_lines_words() -> None:
     ]
 
 
+def test_an_engine_is_named_and_set() -> None:
+    """By a bare name and its keys, by its keys alone, and by a mapping."""
+    given = {"model": HERE, "task": "countdown"}
+    url = "engine.url=http://localhost:8000"
+    for options, overrides in (
+        ({"engine": "vllm-server"}, [url]),
+        ({}, [url]),
+        ({"engine": "{name: vllm-server, url: http://localhost:8000}"}, []),
+    ):
+        engine = make_config("sample", {**given, **options}, None, overrides).model_dump(mode="json")[
+            "engine"
+        ]
+        assert (engine["name"], engine["url"]) == ("vllm-server", "http://localhost:8000/")
+    config = make_config("evaluate", {"models": HERE, "engine": "vllm"}, None, ["engine.cache_gb=4"])
+    assert config.model_dump()["engine"]["cache_gb"] == 4.0
+    with pytest.raises(UsageError) as caught:
+        make_config("sample", {**given, "engine": "vlm"})
+    assert str(caught.value) == (
+        "--engine vlm: 'engine': there is no engine 'vlm'; did you mean 'vllm'? the engines are auto, "
+        "transformers, vllm, vllm-server"
+    )
+
+
 def test_an_option_given_several_times_is_told_as_it_was_typed() -> None:
     """And which of its values is the wrong one."""
     with pytest.raises(UsageError) as caught:

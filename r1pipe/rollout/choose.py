@@ -1,14 +1,17 @@
 """Which engine samples: the one that a recipe names, or what suits the machine and the checkpoint."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from r1pipe.errors import EnvironmentUnfit, UsageError
+from r1pipe.errors import UsageError
 from r1pipe.rollout.engine import Engine
 from r1pipe.rollout.specs import AutoSpec, EngineSpec, ServerSpec, TransformersSpec, VllmSpec, untrainable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_MEMORY_ALONE: Final = 0.8
+"""Share of the GPU's memory for vLLM where nothing trains beside it."""
 
 
 def open_engine(
@@ -39,19 +42,22 @@ def open_engine(
     """
     if model is not None and (said := untrainable(spec)):
         raise UsageError(f"{said[0].upper()}{said[1:]}.")
-    chosen, why = suited(folder) if isinstance(spec, AutoSpec) else (spec, "as set")
+    chosen, why = suited(folder, alone=model is None) if isinstance(spec, AutoSpec) else (spec, "as set")
     if isinstance(chosen, ServerSpec):
         from r1pipe.rollout.server import ServerEngine
 
         server = ServerEngine(chosen, folder, eos_id=eos_id, context=context)
         return server, f"Engine: {chosen}, {why}: {server.describes}."
     if isinstance(chosen, VllmSpec):
-        return _vllm(chosen, folder, eos_id, context, model), f"Engine: {chosen}, {why}."
+        from r1pipe.rollout.vllm import VllmEngine
+
+        vllm = VllmEngine(folder, chosen, eos_id=eos_id, context=context, policy=model)
+        return vllm, f"Engine: {chosen}, {why}."
     return _transformers(folder, eos_id, pad_id, model, batch), f"Engine: {TransformersSpec()}, {why}."
 
 
-def suited(folder: Path) -> tuple[TransformersSpec | VllmSpec, str]:
-    """What `auto` means for a checkpoint on this machine, and why."""
+def suited(folder: Path, *, alone: bool) -> tuple[TransformersSpec | VllmSpec, str]:
+    """What `auto` means for a checkpoint on this machine, and why; `alone` is without a trainer beside it."""
     import torch
 
     if not torch.cuda.is_available():
@@ -60,19 +66,7 @@ def suited(folder: Path) -> tuple[TransformersSpec | VllmSpec, str]:
 
     if said := unavailable(folder):
         return TransformersSpec(), f"as vLLM cannot be used: {said.rstrip('.')}"
-    return VllmSpec(), "as there is a GPU"
-
-
-def _vllm(
-    spec: VllmSpec, folder: Path, eos_id: int, context: int, policy: "PreTrainedModel | None"
-) -> Engine:
-    from r1pipe.rollout.vllm import VllmEngine, unavailable
-
-    if said := unavailable(folder):
-        raise EnvironmentUnfit(
-            f"engine: vllm cannot be used: {said.rstrip('.')}. Or set engine: transformers."
-        )
-    return VllmEngine(folder, spec, eos_id=eos_id, context=context, policy=policy)
+    return VllmSpec(memory=_MEMORY_ALONE) if alone else VllmSpec(), "as there is a GPU"
 
 
 def _transformers(

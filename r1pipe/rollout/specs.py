@@ -100,7 +100,8 @@ def _named(value: Any) -> Any:
     name = written["name"] if "name" in written else _meant_by(written)
     if not isinstance(name, str) or name not in _SPECS:
         raise ValueError(
-            f"there is no engine {name!r}{meant(str(name), _SPECS)}; the engines are {', '.join(_SPECS)}"
+            f"there is no engine {name!r}{meant(str(name), _SPECS) or ';'} "
+            f"the engines are {', '.join(_SPECS)}"
         )
     for key in written:
         owners = [repr(other) for other, spec in _SPECS.items() if key in spec.model_fields]

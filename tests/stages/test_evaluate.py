@@ -13,11 +13,14 @@ from r1pipe import jsonl
 from r1pipe.artifact import Artifact
 from r1pipe.errors import Interrupted, UsageError
 from r1pipe.measure.scores import score
+from r1pipe.rollout.local import TransformersEngine
 from r1pipe.rollout.writers import Reader
 from r1pipe.stage import Inputs
+from r1pipe.train import models
 from r1pipe.world.tokenizer import build_tokenizer
 from r1pipe.world.words import LANGUAGES
 from stages import evaluate
+from tests.loopback_server import serving
 from tests.tiny_model import Ear, workplace, write_tiny
 
 HELD_OUT = {"task": {"name": "countdown", "split": "held-out"}, "problems": 3, "samples": 2}
@@ -89,6 +92,30 @@ def test_undecided_verdicts_are_told(tiny: Path, tmp_path: Path) -> None:
     assert cut > 0
     assert metrics["undecided_reasons"] == {"unsure": {"truncated": cut}}
     assert "Set 'unsure': Undecided verdicts: " in ear.said and ear.said.count("Undecided") == 1
+
+
+def test_a_server_gives_the_same_rows(tiny: Path, tmp_path: Path) -> None:
+    """As the local engine, forbidden tokens included; how fast it generated is logged where it did."""
+    forbid = {"after": ["no", "bu"]}
+    sets = {"held-out": HELD_OUT, "persist": {**HELD_OUT, "forbid": forbid, "max_new_tokens": 8}}
+    rows, metrics, _ = evaluated(tmp_path / "local", tiny, models="base", sets=sets)
+    model, tokenizer = models.open_model(tiny)
+    engine = TransformersEngine(model, eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id)
+    with serving(engine, tokenizer, 64) as server:
+        spec = {"name": "vllm-server", "url": server.url}
+        served = evaluated(tmp_path / "served", tiny, models="base", sets=sets, engine=spec)
+    assert served[:2] == (rows, metrics)
+    assert served[2].said == f"Engine: vllm-server, as set: {server.url} serves 'tiny'."
+    assert [row["generation_tokens_per_second"] > 0 for row in served[2].rows] == [True, True]
+    _, _, ear = evaluated(tmp_path / "served", tiny, models="base", sets=sets, engine=spec)
+    assert ear.said == "" and not any("generation_tokens_per_second" in row for row in ear.rows)
+
+
+def test_a_server_serves_one_model() -> None:
+    """Two would need two servers, and a stage has one engine."""
+    spec = {"name": "vllm-server", "url": "http://127.0.0.1:1"}
+    with pytest.raises(ValidationError, match="serves one model, and `models` names base, zero; give each"):
+        config(engine=spec)
 
 
 def test_another_evaluation_asks_the_same(tiny: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The sample stage: what is kept, what is not, and that a stop changes neither."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from r1pipe.errors import Interrupted, RunFailed, UsageError
 from r1pipe.rollout import Finished, Rollout, Sampling
 from r1pipe.rollout import local as engines
 from r1pipe.stage import Outcome
+from r1pipe.train import models
 from r1pipe.world.solver import attempts
 from r1pipe.world.tokenizer import build_tokenizer
 from stages import sample
 from tests.folders import manifest
+from tests.loopback_server import serving
 from tests.tiny_model import Ear, inputs, workplace, write_tiny
 
 SMALL = {"model": "base", "task": "countdown", "template": "chat", "prompts": 4, "max_new_tokens": 32}
@@ -303,6 +306,32 @@ def test_documents_are_kept_when_they_are_right(
         assert (row["prompt"], row["thinking"]) == (f"<|user|> {row['question']} <|assistant|>", None)
 
 
+def test_a_server_writes_the_same_rows(tiny: Path, tmp_path: Path) -> None:
+    """Its seeds are those of the local engine. Of the checkpoint only the tokenizer and config are read, and
+    what a server holds is said; the speed of generation alone is logged."""
+    local, _ = run(tiny, tmp_path / "local", **RANDOM)
+    model, tokenizer = models.open_model(tiny)
+    engine = engines.TransformersEngine(model, eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id)
+    bare = tmp_path / tiny.name
+    shutil.copytree(tiny, bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    with serving(engine, tokenizer, 64) as server:
+        spec = {"name": "vllm-server", "url": server.url}
+        served, ear = run(bare, tmp_path / "served", **RANDOM, engine=spec)
+    assert published(tmp_path / "served") == published(tmp_path / "local")
+    assert served.metrics == local.metrics and served.tokens == local.tokens
+    assert ear.said == f"Engine: vllm-server, as set: {server.url} serves 'tiny'."
+    assert all(row["generation_tokens_per_second"] >= row["tokens_per_second"] > 0 for row in ear.rows)
+
+
+def test_a_finished_journal_needs_no_engine(tiny: Path, tmp_path: Path) -> None:
+    """The server is gone, and all that it was to write is there."""
+    run(tiny, tmp_path / "one", **RANDOM)
+    whole = published(tmp_path / "one")
+    nobody = {"name": "vllm-server", "url": "http://127.0.0.1:1"}
+    _, ear = run(tiny, tmp_path / "one", **RANDOM, engine=nobody)
+    assert published(tmp_path / "one") == whole and ear.said == "" and ear.rows == []
+
+
 def test_gold_answers_need_no_model(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The documents' own answers, judged like any other; the weights are not even read."""
     monkeypatch.setattr(engines, "TransformersEngine", None)
@@ -376,6 +405,7 @@ def test_long_prompts_are_set_aside(tiny: Path, tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"answers": "gold"}, "task 'countdown' asks for more, set answers: model"),
+        ({"answers": "gold", "task": "documents", "engine": "vllm"}, "leave out engine: vllm"),
         ({"answers": "gold", "task": {"name": "jsonl", "path": "a"}}, "set reasoning: false"),
         ({"answers": "gold", "task": "documents", "samples": 2}, "one answer to a prompt, samples is 2"),
         ({"keep": {"language": "zh"}, "rewrite": {}}, "keep.language is zh and rewrite.language is en"),
