@@ -1,9 +1,13 @@
 """The arithmetic of a training's batches: plain numbers, checked before anything is loaded.
 
-Five sizes stand one inside the other, and TRL counts one of them in a unit of its own: `steps_per_generation`
-are micro-batches, not optimiser steps. In the paper 32 questions x 16 are an optimiser step of 512 completions,
-and 16 such steps learn from one rollout of 8,192. On 8 GPUs with micro-batches of 4 that is a gradient
-accumulation of 16 and `steps_per_generation` = 16 x 16 = 256; with 16 in its place the rollout has 512.
+Five sizes stand one inside the other, and TRL counts one of them in a unit of its own:
+`steps_per_generation` are its calls, `gradient_accumulation_steps` of which are an optimiser step. In the paper
+32 questions x 16 are an optimiser step of 512 completions, and 16 such steps learn from one rollout of 8,192.
+With calls of 4 completions and an accumulation of 128 that is `steps_per_generation` = 16 x 128; with 16 in its
+place the rollout has 64.
+
+RL hands a call the whole of a process's share of a step and cuts it itself, by length, so its micro-batches
+need not be equal. A supervised stage is cut by TRL.
 """
 
 from dataclasses import dataclass
@@ -19,15 +23,15 @@ class BatchPlan:
     group_size: int
     """Completions of each prompt."""
     micro_batch: int
-    """Completions that a process computes at once."""
+    """Completions that a process computes at once; at most so many, in RL."""
     minibatches: int = 1
     """Optimiser steps that learn from one rollout."""
     processes: int = 1
     """Processes that train side by side, a GPU each."""
     tokens: int | None = None
     """Tokens that a completion (or a row) has at most, if that is known."""
-    words: tuple[str, str] = ("prompts_per_step x group_size", "prompts_per_step")
-    """What messages call an optimiser step's completions, and the field that changes their number."""
+    rollouts: bool = True
+    """Whether the completions are generated; a supervised stage is given its `batch_size` rows."""
 
     @property
     def completions_per_step(self) -> int:
@@ -45,13 +49,28 @@ class BatchPlan:
         return self.completions_per_step * self.minibatches
 
     @property
+    def completions_per_process(self) -> int:
+        """Completions of one optimiser step on one process."""
+        return self.completions_per_step // self.processes
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of one process in one optimiser step; at least so many, where tokens bound them too."""
+        return -(-self.completions_per_process // self.micro_batch)
+
+    @property
+    def per_device_train_batch_size(self) -> int:
+        """Completions of one call of the trainer."""
+        return self.completions_per_process if self.rollouts else self.micro_batch
+
+    @property
     def gradient_accumulation_steps(self) -> int:
-        """Micro-batches of one process whose gradients are summed for one optimiser step."""
-        return self.completions_per_step // (self.micro_batch * self.processes)
+        """Calls of the trainer in one optimiser step."""
+        return self.completions_per_process // self.per_device_train_batch_size
 
     @property
     def steps_per_generation(self) -> int:
-        """Micro-batches of one process in one rollout, as TRL counts; `GRPOConfig.steps_per_generation`."""
+        """Calls of the trainer that learn from one rollout, as TRL counts."""
         return self.minibatches * self.gradient_accumulation_steps
 
     @property
@@ -61,18 +80,19 @@ class BatchPlan:
 
     def problems(self) -> list[str]:
         """What does not divide, each with its way out, and beginning with the key to change."""
-        completions, at_once = self.completions_per_step, self.micro_batch * self.processes
-        if completions % at_once == 0:
+        whole = "prompts_per_step x group_size" if self.rollouts else "batch_size"
+        said = f"{whole} = {self.completions_per_step} cannot be"
+        if self.completions_per_step % self.processes:
+            field = "prompts_per_step" if self.rollouts else "batch_size"
+            size = -(-self.prompts_per_step // self.processes) * self.processes
+            return [f"{field}: {said} shared by {self.processes} processes; set {field}: {size}"]
+        share = self.completions_per_process
+        if self.rollouts or share % self.micro_batch == 0:
             return []
-        whole, field = self.words
         on = f" on each of {self.processes} processes" if self.processes > 1 else ""
-        said = f"{whole} = {completions} cannot be cut into micro-batches of micro_batch = {self.micro_batch}{on}"
-        if completions % self.processes:
-            size = _next_multiple(self.prompts_per_step, self.processes)
-            return [f"{field}: {said}; set {field}: {size}, a multiple of the processes"]
-        share = completions // self.processes
         best = max(size for size in range(1, min(self.micro_batch, share) + 1) if share % size == 0)
-        return [f"micro_batch: {said}; set micro_batch: {best}, a divisor of {share}"]
+        cut = f"{said} cut into micro-batches of micro_batch = {self.micro_batch}{on}"
+        return [f"micro_batch: {cut}; set micro_batch: {best}, a divisor of {share}"]
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -81,15 +101,13 @@ class BatchPlan:
             "prompts_per_step": self.prompts_per_step,
             "group_size": self.group_size,
             "completions_per_step": self.completions_per_step,
-            "completions_per_rollout": self.completions_per_rollout,
+            "completions_per_rollout": self.completions_per_rollout if self.rollouts else None,
             "minibatches": self.minibatches,
             "processes": self.processes,
             "micro_batch": self.micro_batch,
+            "micro_batches": self.micro_batches,
+            "per_device_train_batch_size": self.per_device_train_batch_size,
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
-            "steps_per_generation": self.steps_per_generation,
+            "steps_per_generation": self.steps_per_generation if self.rollouts else None,
             "tokens_per_step": self.tokens_per_step,
         }
-
-
-def _next_multiple(size: int, of: int) -> int:
-    return -(-size // of) * of

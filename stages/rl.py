@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from r1pipe import jsonl
+from r1pipe.batches import BatchPlan
 from r1pipe.errors import UsageError
 from r1pipe.measure.language import Language
 from r1pipe.measure.samples import SampleRow
@@ -231,6 +232,18 @@ class Config(StageConfig):
                 "`preference_model` has no use without the reward `preference`; give it a weight in `rewards`"
             )
         return self
+
+
+def batches(config: Config, processes: int = 1) -> BatchPlan:
+    """How the completions of a step and of a rollout are cut."""
+    return BatchPlan(
+        config.prompts_per_step,
+        config.group_size,
+        config.micro_batch,
+        minibatches=config.minibatches,
+        processes=processes,
+        tokens=config.longest,
+    )
 
 
 def check(config: Config) -> list[str]:

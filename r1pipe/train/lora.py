@@ -1,8 +1,8 @@
 """LoRA: small adapters are trained beside frozen weights, and a whole model is published all the same.
 
 Importing it is cheap: torch and PEFT, the extra `lora`, come with the functions. Hu et al. (arXiv 2106.09685)
-section 4.1: W + alpha / r · B A, of which A and B are trained and B begins at zero, so that training begins at
-the model itself.
+section 4.1: W + alpha / r · B A, of which A and B are trained and B begins at zero, so that training begins
+at the model itself.
 """
 
 from collections.abc import Iterator
@@ -80,7 +80,7 @@ def open_policy(
 
 
 def wrap(model: "PreTrainedModel", lora: Lora, seed: int) -> Any:
-    """Freeze a model and put adapters in, drawn from the seed; a `peft.PeftModel`. Raises as `open_policy`."""
+    """Freeze a model and put adapters in, drawn from the seed: a PeftModel. Raises as `open_policy`."""
     if find_spec("peft") is None:
         raise EnvironmentUnfit(f"{_MISSING}.")
     import torch
@@ -89,7 +89,7 @@ def wrap(model: "PreTrainedModel", lora: Lora, seed: int) -> Any:
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.r,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT divides it, and minds no fraction
+        lora_alpha=lora.alpha,  # PEFT divides it, and minds no fraction
         lora_dropout=lora.dropout,
         target_modules=lora.targets,
     )
@@ -98,7 +98,9 @@ def wrap(model: "PreTrainedModel", lora: Lora, seed: int) -> Any:
         try:
             wrapped = get_peft_model(model, config)
         except ValueError as error:
-            raise UsageError(f"lora.targets = {lora.targets} fits none of the model's layers: {error}") from error
+            raise UsageError(
+                f"lora.targets = {lora.targets} fits none of the model's layers: {error}"
+            ) from error
     return wrapped
 
 

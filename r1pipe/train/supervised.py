@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from r1pipe.batches import BatchPlan
 from r1pipe.errors import UsageError
 from r1pipe.stage import NEUTRAL, CheckpointRef, DatasetRef, Inputs, Outcome, StageConfig, Work
 from r1pipe.train import lora
@@ -82,6 +83,19 @@ class SupervisedConfig(StageConfig):
                 f"limits names {', '.join(unknown)}, which is not in data: {', '.join(self.data)}"
             )
         return self
+
+
+def batches(config: SupervisedConfig, processes: int = 1) -> BatchPlan:
+    """How the rows of a step are cut."""
+    share = max(1, config.batch_size // processes)
+    return BatchPlan(
+        config.batch_size,
+        1,
+        config.micro_batch or share,
+        processes=processes,
+        tokens=config.max_length,
+        rollouts=False,
+    )
 
 
 def check(config: SupervisedConfig) -> list[str]:

@@ -1,5 +1,5 @@
-"""LoRA: adapters train beside frozen weights, an interrupted run ends with the same bits, and what is published
-is a whole model."""
+"""LoRA: adapters train beside frozen weights, an interrupted run ends with the same bits, and what is
+published is a whole model."""
 
 import json
 from collections.abc import Sequence
@@ -65,7 +65,9 @@ def reinforce(
     model, tokenizer = lora.open_policy(tiny, settings, work)
     if refresh:
         run = grpo.run
-        monkeypatch.setattr(grpo, "run", lambda trainer, watch: (trainer.add_callback(Refresh()), run(trainer, watch)))
+        monkeypatch.setattr(
+            grpo, "run", lambda trainer, watch: (trainer.add_callback(Refresh()), run(trainer, watch))
+        )
     if stop_after is not None:
         work.progress = lambda done, *_: work.stop.set() if done >= stop_after else None  # type: ignore[method-assign]
     texts = [f"nums {row} 4 7 to {row} <think>" for row in range(1, steps * 2 + 1)]
@@ -107,7 +109,9 @@ def test_rl_interrupted_is_uninterrupted(
     _, _, first = reinforce(tiny, tmp_path / "parts", 5, monkeypatch, stop_after=3, **options)
     _, resumed, second = reinforce(tiny, tmp_path / "parts", 5, monkeypatch, **options)
     assert [row["step"] for row in first.rows + second.rows] == [1, 2, 3, 4, 5]
-    moved = [name for name, value in whole.items() if ".default." in name and "lora_B" in name and value.any()]
+    moved = [
+        name for name, value in whole.items() if ".default." in name and "lora_B" in name and value.any()
+    ]
     assert len(moved) == 14, "seven linear layers in each of two blocks"
     assert difference(whole, resumed) == 0.0
     told = [{k: row[k] for k in ("loss", "reward", "entropy", "grad_norm")} for row in ear.rows]
@@ -118,8 +122,8 @@ def test_rl_interrupted_is_uninterrupted(
 def test_the_reference_is_the_model_without_adapters(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No second model is held: the KL is 0 at the first step, when the adapters do nothing, and not after; once
-    it was refreshed before every rollout it is 0 again."""
+    """No second model is held: the KL is 0 at the first step, when the adapters do nothing, and not after;
+    where the reference was refreshed before a rollout it is 0 again."""
     _, _, ear = reinforce(tiny, tmp_path / "kept", 3, monkeypatch, beta=0.05)
     assert ear.rows[0]["kl"] == 0.0
     assert ear.rows[1]["kl"] > 1e-6 and ear.rows[2]["kl"] > 1e-6
@@ -213,7 +217,14 @@ def test_a_stage_publishes_a_whole_model(tiny: Path, tmp_path: Path) -> None:
     data = tmp_path / "rows.jsonl"
     data.write_text("\n".join(map(json.dumps, rows)))
     config = distill.Config.model_validate(
-        {"model": "base", "data": "rows", "lora": {"r": 2}, "epochs": 1, "batch_size": 2, "learning_rate": "1e-2"}
+        {
+            "model": "base",
+            "data": "rows",
+            "lora": {"r": 2},
+            "epochs": 1,
+            "batch_size": 2,
+            "learning_rate": "1e-2",
+        }
     )
     work, _ = workplace(tmp_path / "student")
     outcome = distill.run(config, inputs(model=tiny, data=data), work)
@@ -225,9 +236,7 @@ def test_a_stage_publishes_a_whole_model(tiny: Path, tmp_path: Path) -> None:
 def test_the_first_adapter_is_a_function_of_the_seed(tiny: Path) -> None:
     """And nothing else that draws is moved by it."""
     torch.manual_seed(3)
-    one, same, other = (
-        weights_of(lora.wrap(models.open_model(tiny)[0], SMALL, seed)) for seed in (0, 0, 1)
-    )
+    one, same, other = (weights_of(lora.wrap(models.open_model(tiny)[0], SMALL, seed)) for seed in (0, 0, 1))
     drawn = torch.rand(1)
     torch.manual_seed(3)
     assert torch.equal(drawn, torch.rand(1))
