@@ -1,10 +1,10 @@
 """The arithmetic of a training's batches: plain numbers, checked before anything is loaded.
 
 Five sizes stand one inside the other, and TRL counts one of them in a unit of its own:
-`steps_per_generation` are its calls, `gradient_accumulation_steps` of which are an optimiser step. In the paper
-32 questions x 16 are an optimiser step of 512 completions, and 16 such steps learn from one rollout of 8,192.
-With calls of 4 completions and an accumulation of 128 that is `steps_per_generation` = 16 x 128; with 16 in its
-place the rollout has 64.
+`steps_per_generation` are its calls, `gradient_accumulation_steps` of which are an optimiser step. In the
+paper 32 questions x 16 are an optimiser step of 512 completions, and 16 such steps learn from one rollout of
+8,192. With calls of 4 completions and an accumulation of 128 that is `steps_per_generation` = 16 x 128; with
+16 in its place the rollout has 64.
 
 RL hands a call the whole of a process's share of a step and cuts it itself, by length, so its micro-batches
 need not be equal. A supervised stage is cut by TRL.
@@ -55,7 +55,7 @@ class BatchPlan:
 
     @property
     def micro_batches(self) -> int:
-        """Micro-batches of one process in one optimiser step; at least so many, where tokens bound them too."""
+        """Micro-batches of one process in one optimiser step; the fewest, where tokens bound them too."""
         return -(-self.completions_per_process // self.micro_batch)
 
     @property

@@ -96,11 +96,7 @@ def test_a_recipe_that_will_run(here: Path) -> None:
     found = tried("good")
     assert found.problems == [] and found.left_out == []
     zero, student = found.batches["zero"], found.batches["student"]
-    assert (zero.completions_per_step, zero.gradient_accumulation_steps, zero.tokens_per_step) == (
-        512,
-        128,
-        8192,
-    )
+    assert (zero.completions_per_step, zero.micro_batches, zero.tokens_per_step) == (512, 128, 8192)
     assert (student.completions_per_step, student.gradient_accumulation_steps) == (64, 4)
     assert [(each.stage, each.key, each.task, each.rows, each.set_aside) for each in found.asked] == [
         ("zero", "task.0", "math", 6, 1),

@@ -18,7 +18,7 @@ from r1pipe.train.determinism import derive_seed
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
     from r1pipe.stage import Work
 
@@ -154,13 +154,30 @@ def merged_weights(model: Any) -> Iterator[tuple[str, "torch.Tensor"]]:
         yield (f"{owner}.{leaf}" if inside else name), value
 
 
+def forget_reference(model: Any) -> None:
+    """Take the reference's adapter away, if there is one: a trainer that is made anew makes it anew."""
+    if is_wrapped(model) and _REFERENCE in model.peft_config:
+        model.delete_adapter(_REFERENCE)
+
+
+def refresher(every: int) -> "TrainerCallback":
+    """A callback that makes the reference the policy of the moment after every so many steps."""
+    from transformers import TrainerCallback
+
+    class Refresher(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step % every == 0:
+                refresh_reference(kwargs["model"])
+
+    return Refresher()
+
+
 def refresh_reference(model: Any) -> None:
     """Make the reference of an RL with adapters the present policy: a copy of the trained adapter.
 
-    TRL keeps the reference as a second adapter, which the trainer's checkpoints hold like the first.
+    TRL keeps the reference as a second adapter, which the trainer's checkpoints hold like the first; it has
+    no way to refresh it (`sync_ref_model` refuses adapters).
     """
-    if _REFERENCE not in model.peft_config:
-        raise ValueError("the model has no reference; TRL makes one where the KL term has a weight")
     weights = dict(model.named_parameters())
     for name, value in weights.items():
         if f".{_TRAINED}." in name:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM
 
 from r1pipe.errors import EnvironmentUnfit, Interrupted, UsageError
 from r1pipe.rollout import Rollout
@@ -18,13 +18,17 @@ from r1pipe.train import grpo, lora, models, sft
 from r1pipe.train.examples import Example
 from r1pipe.train.grpo import Judgement, Prompt
 from r1pipe.train.lora import Lora
-from stages import distill
+from stages import distill, rl
 from tests.tiny_model import Ear, inputs, workplace
 
 pytest.importorskip("peft", reason="the extra 'lora' is not installed")
 
 Weights = dict[str, torch.Tensor]
 SMALL = Lora(r=4, alpha=8)
+PLAIN = grpo.Settings()
+REFRESHED = grpo.Settings(refresh_every=2)
+SHORTER = grpo.Settings(lengths={0: 12, 2: 6})
+"""The trainer is made anew after the second step."""
 
 
 def weights_of(model: Any) -> Weights:
@@ -41,33 +45,19 @@ def parity(batch: Sequence[tuple[Prompt, Rollout]]) -> list[Judgement]:
     return [Judgement({"even": sum(r.token_ids) % 2 + len(set(r.token_ids)) / 20}, True) for _, r in batch]
 
 
-class Refresh(TrainerCallback):
-    """Every second step the reference becomes the policy."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step % 2 == 0:
-            lora.refresh_reference(kwargs["model"])
-
-
 def reinforce(
     tiny: Path,
     folder: Path,
     steps: int,
-    monkeypatch: pytest.MonkeyPatch,
     *,
     stop_after: int | None = None,
-    refresh: bool = False,
+    added: grpo.Settings = PLAIN,
     settings: Lora = SMALL,
     **options: Any,
 ) -> tuple[Any, Weights, Ear]:
     """Train by GRPO in `folder`, from its last checkpoint if it has one."""
     work, ear = workplace(folder)
     model, tokenizer = lora.open_policy(tiny, settings, work)
-    if refresh:
-        run = grpo.run
-        monkeypatch.setattr(
-            grpo, "run", lambda trainer, watch: (trainer.add_callback(Refresh()), run(trainer, watch))
-        )
     if stop_after is not None:
         work.progress = lambda done, *_: work.stop.set() if done >= stop_after else None  # type: ignore[method-assign]
     texts = [f"nums {row} 4 7 to {row} <think>" for row in range(1, steps * 2 + 1)]
@@ -84,10 +74,9 @@ def reinforce(
         **options,
     }
     try:
-        grpo.train(model, tokenizer, prompts, parity, {"even": 1.0}, engine, passed_on, work)
+        grpo.train(model, tokenizer, prompts, parity, {"even": 1.0}, engine, passed_on, work, added)
     except Interrupted:
         assert stop_after is not None
-    monkeypatch.undo()
     return model, weights_of(model), ear
 
 
@@ -96,18 +85,17 @@ def reinforce(
     [
         pytest.param({}, id="plain"),
         pytest.param({"beta": 0.05}, id="with a reference"),
-        pytest.param({"beta": 0.05, "refresh": True}, id="a reference that is refreshed"),
+        pytest.param({"beta": 0.05, "added": REFRESHED}, id="a reference that is refreshed"),
+        pytest.param({"beta": 0.05, "added": SHORTER}, id="a schedule"),
         pytest.param({"settings": Lora(r=2, dropout=0.2)}, id="with dropout"),
     ],
 )
-def test_rl_interrupted_is_uninterrupted(
-    options: dict[str, Any], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rl_interrupted_is_uninterrupted(options: dict[str, Any], tiny: Path, tmp_path: Path) -> None:
     """Five steps in one go, and five with a stop after the third: every weight is equal bit for bit, those of
     the reference's adapter included, and so is what was logged."""
-    _, whole, ear = reinforce(tiny, tmp_path / "whole", 5, monkeypatch, **options)
-    _, _, first = reinforce(tiny, tmp_path / "parts", 5, monkeypatch, stop_after=3, **options)
-    _, resumed, second = reinforce(tiny, tmp_path / "parts", 5, monkeypatch, **options)
+    _, whole, ear = reinforce(tiny, tmp_path / "whole", 5, **options)
+    _, _, first = reinforce(tiny, tmp_path / "parts", 5, stop_after=3, **options)
+    _, resumed, second = reinforce(tiny, tmp_path / "parts", 5, **options)
     assert [row["step"] for row in first.rows + second.rows] == [1, 2, 3, 4, 5]
     moved = [
         name for name, value in whole.items() if ".default." in name and "lora_B" in name and value.any()
@@ -119,23 +107,21 @@ def test_rl_interrupted_is_uninterrupted(
     assert told == again
 
 
-def test_the_reference_is_the_model_without_adapters(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_reference_is_the_model_without_adapters(tiny: Path, tmp_path: Path) -> None:
     """No second model is held: the KL is 0 at the first step, when the adapters do nothing, and not after;
     where the reference was refreshed before a rollout it is 0 again."""
-    _, _, ear = reinforce(tiny, tmp_path / "kept", 3, monkeypatch, beta=0.05)
+    _, _, ear = reinforce(tiny, tmp_path / "kept", 3, beta=0.05)
     assert ear.rows[0]["kl"] == 0.0
     assert ear.rows[1]["kl"] > 1e-6 and ear.rows[2]["kl"] > 1e-6
-    _, weights, ear = reinforce(tiny, tmp_path / "refreshed", 3, monkeypatch, beta=0.05, refresh=True)
+    _, weights, ear = reinforce(tiny, tmp_path / "refreshed", 3, beta=0.05, added=REFRESHED)
     assert ear.rows[1]["kl"] > 1e-6 and ear.rows[2]["kl"] == pytest.approx(0.0, abs=1e-9)
     reference = {n: v for n, v in weights.items() if ".ref." in n and "lora_B" in n}
     assert reference and all(value.any() for value in reference.values())
 
 
-def test_only_adapters_are_trained(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_adapters_are_trained(tiny: Path, tmp_path: Path) -> None:
     """The frozen weights keep every bit, and how much is trained is said."""
-    _, after, ear = reinforce(tiny, tmp_path / "run", 1, monkeypatch)
+    _, after, ear = reinforce(tiny, tmp_path / "run", 1)
     before = weights_of(models.open_model(tiny)[0])
     frozen = {
         name.removeprefix("base_model.model.").replace(".base_layer", ""): value
@@ -147,14 +133,12 @@ def test_only_adapters_are_trained(tiny: Path, tmp_path: Path, monkeypatch: pyte
     assert f"LoRA of rank 4: {trained:,} parameters are trained" in ear.said
 
 
-def test_the_merged_model_answers_as_the_trained_one(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_merged_model_answers_as_the_trained_one(tiny: Path, tmp_path: Path) -> None:
     """What is published opens without PEFT, has the shape of the base and the logits of base and adapter; the
     adapter beside it, put on the base, has them too and names no path."""
     from peft import PeftModel
 
-    model, _, _ = reinforce(tiny, tmp_path / "run", 2, monkeypatch, beta=0.05)
+    model, _, _ = reinforce(tiny, tmp_path / "run", 2, beta=0.05)
     ids = torch.tensor([[5, 9, 20, 21, 30]])
     trained = model.eval()(ids).logits
     named = dict(lora.merged_weights(model))
@@ -177,11 +161,9 @@ def test_the_merged_model_answers_as_the_trained_one(
     assert (again(ids).logits - trained).abs().max() < 1e-5
 
 
-def test_merging_on_the_way_leaves_the_policy_as_it_was(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_merging_on_the_way_leaves_the_policy_as_it_was(tiny: Path, tmp_path: Path) -> None:
     """An engine may take the weights over after every step; no bit of the policy changes by it."""
-    model, before, _ = reinforce(tiny, tmp_path / "run", 1, monkeypatch)
+    model, before, _ = reinforce(tiny, tmp_path / "run", 1)
     list(lora.merged_weights(model))
     assert difference(before, weights_of(model)) == 0.0
 
@@ -231,6 +213,19 @@ def test_a_stage_publishes_a_whole_model(tiny: Path, tmp_path: Path) -> None:
     assert (outcome.path / "adapter" / "adapter_model.safetensors").is_file()
     after, before = weights_of(models.open_model(outcome.path)[0]), weights_of(models.open_model(tiny)[0])
     assert {n for n in after if not torch.equal(after[n], before[n])} == {n for n in after if "proj" in n}
+
+
+def test_rl_publishes_a_whole_model(tiny: Path, tmp_path: Path) -> None:
+    """`rl` with `lora` and a reference that is refreshed, from the recipe's words."""
+    small = {"group_size": 2, "prompts_per_step": 2, "micro_batch": 4, "steps": 2, "max_new_tokens": 8}
+    config = rl.Config.model_validate(
+        {"model": "b", "task": "countdown", "lora": {"r": 2}, "kl": 0.01, "reference_every": 1, **small}
+    )
+    work, ear = workplace(tmp_path / "zero")
+    outcome = rl.run(config, inputs(model=tiny), work)
+    assert [row["step"] for row in ear.rows] == [1, 2]
+    assert (outcome.path / "adapter" / "adapter_model.safetensors").is_file()
+    assert set(weights_of(models.open_model(outcome.path)[0])) == set(weights_of(models.open_model(tiny)[0]))
 
 
 def test_the_first_adapter_is_a_function_of_the_seed(tiny: Path) -> None:
