@@ -132,10 +132,11 @@ def _try_batches(found: DryRun, spec: StageSpec, verbs: Verbs, processes: int) -
 
 
 def _try_data(found: DryRun, spec: StageSpec) -> None:
-    """Look whether the data sets are there; the files of tasks are looked at with their tasks."""
+    """Look whether models and data sets are there; the files of tasks are looked at with their tasks."""
     for reference in spec.inputs:
-        external = reference.kind == "dataset" and reference.value not in found.recipe.stages
-        if external and not Path(reference.value).expanduser().exists():
+        external = reference.kind != "path" and reference.value not in found.recipe.stages
+        on_hub = reference.kind == "checkpoint" and is_hub_id(reference.value)
+        if external and not on_hub and not Path(reference.value).expanduser().exists():
             found.problem(spec.name, _key(reference), _missing(found.recipe, reference.value))
 
 
@@ -296,6 +297,8 @@ class _Models:
         return value
 
     def _open(self, found: DryRun, stage: str, key: str, value: str) -> _Model | None:
+        if not is_hub_id(value) and not Path(value).expanduser().exists():
+            return None  # that is told where the model comes into the run
         try:
             folder = fetch_model(value) if is_hub_id(value) else Path(value).expanduser()
             tokenizer = open_tokenizer(folder)

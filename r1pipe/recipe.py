@@ -115,7 +115,7 @@ def load_recipe(
         path_or_name: a path (with a `/` or ending in `.yaml`), or the name of a shipped recipe.
         verbs: what `uses` may name, with the config of each.
         overrides: `dotted.key=value` each, the value being YAML, applied in order.
-        files_exist: whether a data file that is missing is a problem; the dry run tells of it by itself.
+        files_exist: whether a file or folder that is missing is a problem; the dry run tells of it itself.
 
     Raises:
         UsageError: with all problems, one per line.
@@ -312,8 +312,7 @@ class _Validator:
         if kind == "checkpoint" and is_hub_id(value):
             return None
         if kind == "path" or "/" in value or value.endswith(".jsonl"):
-            later = kind != "checkpoint" and not self._files_exist
-            return None if later else f"nothing is at the path {value!r}"
+            return f"nothing is at the path {value!r}" if self._files_exist else None
         others = [name for name in self._names if name != value]
         return f"there is no stage {value!r}{hints.meant(value, others)}, and no such path"
 

@@ -219,7 +219,15 @@ def test_rl_publishes_a_whole_model(tiny: Path, tmp_path: Path) -> None:
     """`rl` with `lora` and a reference that is refreshed, from the recipe's words."""
     small = {"group_size": 2, "prompts_per_step": 2, "micro_batch": 4, "steps": 2, "max_new_tokens": 8}
     config = rl.Config.model_validate(
-        {"model": "b", "task": "countdown", "lora": {"r": 2}, "kl": 0.01, "reference_every": 1, **small}
+        {
+            "model": "b",
+            "task": "countdown",
+            "template": "chat",
+            "lora": {"r": 2},
+            "kl": 0.01,
+            "reference_every": 1,
+            **small,
+        }
     )
     work, ear = workplace(tmp_path / "zero")
     outcome = rl.run(config, inputs(model=tiny), work)
