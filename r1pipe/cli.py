@@ -14,6 +14,7 @@ from r1pipe.output import Output, Table, View
 
 if TYPE_CHECKING:
     from r1pipe.artifact import Artifact
+    from r1pipe.recipe import Recipe
     from r1pipe.stage import StageConfig
 
 SUMMARIES = {
@@ -127,6 +128,12 @@ def run(
         typer.Option("--jobs", min=1, help="Stages side by side; by default two on a CPU, one on a GPU."),
     ] = None,
     force: Force = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Try all that can be tried without weights; nothing is run or written."
+        ),
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -136,12 +143,26 @@ def run(
         from r1pipe.recipe import load_recipe
         from stages import VERBS
 
-        loaded = load_recipe(recipe, VERBS, overrides or ())
+        loaded = load_recipe(recipe, VERBS, overrides or (), files_exist=not dry_run)
+        if dry_run:
+            _show_dry_run(output, loaded)
+            return
         folder = out or Path("runs") / loaded.name
         made = pipeline.run(
             loaded, folder, jobs=jobs or machine.default_jobs(), sink=output, force=force or ()
         )
         _show_run(output, folder, made)
+
+
+def _show_dry_run(output: Output, recipe: "Recipe") -> None:
+    from r1pipe import dryrun, views
+
+    found = dryrun.dry_run(recipe)
+    output.result(found.as_json, *views.dry_run_views(found.as_json))
+    if found.problems and not output.json:
+        raise UsageError("\n".join(found.problems))
+    if found.problems:
+        raise typer.Exit(UsageError.exit_code)
 
 
 def _show_run(output: Output, folder: Path, made: "dict[str, Artifact]") -> None:

@@ -82,9 +82,9 @@ def run(
         tell("run_started", "", run=str(folder.path), steps=[step.as_json for step in steps])
         began, exit_code = time.monotonic(), 1
         try:
-            if any(step.action != "up to date" for step in steps):
-                fork_server(preload)
-                _check(steps, recipe, verbs)
+            due = [step.stage for step in steps if step.action != "up to date"]
+            if due and (found := check_options(recipe, due, verbs=verbs, preload=preload)):
+                raise UsageError("\n".join(found))
             artifacts = _Scheduler(recipe, folder, planner, verbs, tell, jobs).run()
             exit_code = 0
         except R1pipeError as error:
@@ -96,6 +96,35 @@ def run(
         finally:
             tell("run_finished", "", seconds=round(time.monotonic() - began, 3), exit_code=exit_code)
     return artifacts
+
+
+def check_options(
+    recipe: Recipe, stages: Sequence[str], *, verbs: Verbs = VERBS, preload: Sequence[str] = HEAVY
+) -> list[str]:
+    """Let these stages look at their own options, in a child; return all that they found, with its place."""
+    specs = [recipe.stages[stage] for stage in stages]
+    checks = {
+        spec.name: (verbs.modules[spec.uses], spec.config)
+        for spec in specs
+        if hasattr(verbs.module(spec.uses), "check")
+    }
+    fork_server(preload)
+    if not checks:
+        return []
+    child = Child.start(run_checks, checks, "check")
+    try:
+        while not child.over:
+            connection.wait(child.signs)
+            list(child.messages())
+    finally:
+        child.close()
+    if child.end.get("what") != "checked":
+        raise RunFailed(f"The options could not be checked: {child.end.get('error', 'the check died')}.")
+    return [
+        f"{recipe.place(stage, problem.split()[0].rstrip(':'))}: stages.{stage}.{problem}"
+        for stage, problems in child.end["problems"].items()
+        for problem in problems
+    ]
 
 
 def run_alone(
@@ -152,33 +181,6 @@ class _Teller:
     def __call__(self, kind: str, stage: str, **fields: Any) -> None:
         self._folder.tell(kind, stage, fields)
         self._sink.event(kind, stage, **fields)
-
-
-def _check(steps: Sequence[Step], recipe: Recipe, verbs: Verbs) -> None:
-    """Let the stages that will run look at their options. Raises `UsageError` with all that they found."""
-    checks = {
-        step.stage: (verbs.modules[step.verb], recipe.stages[step.stage].config)
-        for step in steps
-        if step.action != "up to date" and hasattr(verbs.module(step.verb), "check")
-    }
-    if not checks:
-        return
-    child = Child.start(run_checks, checks, "check")
-    try:
-        while not child.over:
-            connection.wait(child.signs)
-            list(child.messages())
-    finally:
-        child.close()
-    if child.end.get("what") != "checked":
-        raise RunFailed(f"The options could not be checked: {child.end.get('error', 'the check died')}.")
-    found = [
-        f"{recipe.place(stage, problem.split()[0].rstrip(':'))}: stages.{stage}.{problem}"
-        for stage, problems in child.end["problems"].items()
-        for problem in problems
-    ]
-    if found:
-        raise UsageError("\n".join(found))
 
 
 class _Scheduler:

@@ -86,8 +86,12 @@ class Recipe:
         """Return where `key` (dotted) of a stage was written, for a message about it."""
         if self.document is None:
             return stage if stage == self.name else f"{self.name}: stages.{stage}"
-        section = self.document.data["stages"][stage]
-        return str(self.document.value(("stages", stage, *_as_written(section, key.split(".")))))
+        return str(self.document.value(("stages", stage, *self.written(stage, key))))
+
+    def written(self, stage: str, key: str) -> marked.Path:
+        """Return the keys that lead to `key` (dotted) of a stage as the recipe has them."""
+        section = self.document.data["stages"][stage] if self.document else None
+        return _as_written(section, key.split(".")) if section else tuple(key.split("."))
 
     def resolved(self) -> dict[str, Any]:
         """Return the recipe with every default filled in, as JSON; `from_resolved` reads it back."""
@@ -99,7 +103,11 @@ class Recipe:
 
 
 def load_recipe(
-    path_or_name: str | Path, verbs: Mapping[str, type[StageConfig]], overrides: Sequence[str] = ()
+    path_or_name: str | Path,
+    verbs: Mapping[str, type[StageConfig]],
+    overrides: Sequence[str] = (),
+    *,
+    files_exist: bool = True,
 ) -> Recipe:
     """Read and validate a recipe file, or a shipped recipe by its name.
 
@@ -107,6 +115,7 @@ def load_recipe(
         path_or_name: a path (with a `/` or ending in `.yaml`), or the name of a shipped recipe.
         verbs: what `uses` may name, with the config of each.
         overrides: `dotted.key=value` each, the value being YAML, applied in order.
+        files_exist: whether a file or folder that is missing is a problem; the dry run tells of it itself.
 
     Raises:
         UsageError: with all problems, one per line.
@@ -122,11 +131,16 @@ def load_recipe(
         raise UsageError(f"The recipe {path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"The recipe {path} is not UTF-8 text; save it as UTF-8.") from error
-    return parse_recipe(text, str(path), verbs, overrides)
+    return parse_recipe(text, str(path), verbs, overrides, files_exist=files_exist)
 
 
 def parse_recipe(
-    text: str, source: str, verbs: Mapping[str, type[StageConfig]], overrides: Sequence[str] = ()
+    text: str,
+    source: str,
+    verbs: Mapping[str, type[StageConfig]],
+    overrides: Sequence[str] = (),
+    *,
+    files_exist: bool = True,
 ) -> Recipe:
     """Read and validate a recipe's text; `source` is what messages call it. Raises as `load_recipe` does."""
     document = marked.parse(text, source)
@@ -138,7 +152,7 @@ def parse_recipe(
         )
     for override in overrides:
         document.set(override)
-    validator = _Validator(document, verbs)
+    validator = _Validator(document, verbs, files_exist=files_exist)
     recipe = validator.recipe()
     if validator.problems:
         raise _usage_error(validator.problems)
@@ -165,12 +179,18 @@ class _Validator:
     """Goes through a document once and collects what is wrong."""
 
     def __init__(
-        self, document: Document, verbs: Mapping[str, type[StageConfig]], *, paths_exist: bool = True
+        self,
+        document: Document,
+        verbs: Mapping[str, type[StageConfig]],
+        *,
+        paths_exist: bool = True,
+        files_exist: bool = True,
     ) -> None:
         self.document = document
         self.problems = document.problems
         self._verbs = verbs
         self._paths_exist = paths_exist
+        self._files_exist = files_exist
         self._names: list[str] = []
         """Every stage that is written, valid or not."""
 
@@ -292,7 +312,7 @@ class _Validator:
         if kind == "checkpoint" and is_hub_id(value):
             return None
         if kind == "path" or "/" in value or value.endswith(".jsonl"):
-            return f"nothing is at the path {value!r}"
+            return f"nothing is at the path {value!r}" if self._files_exist else None
         others = [name for name in self._names if name != value]
         return f"there is no stage {value!r}{hints.meant(value, others)}, and no such path"
 

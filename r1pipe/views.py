@@ -66,6 +66,69 @@ def plan_table(steps: Sequence[Mapping[str, Any]]) -> Table:
     return Table(["stage", "verb", "action", "because"], rows, left=4)
 
 
+def dry_run_views(found: Mapping[str, Any]) -> list[Table | str]:
+    """The batches, the tasks and what was left out; the problems are told as an error."""
+    shown: list[Table | str] = []
+    if found["batches"]:
+        shown.append(_batches_table(found["batches"]))
+    if found["tasks"]:
+        shown.append(_asked_table(found["tasks"]))
+    shown += [f"Left out: {text}" for text in found["left_out"]]
+    if not found["problems"]:
+        stages = len(found["stages"])
+        shown.append(f"Nothing is wrong with the {'one stage' if stages == 1 else f'{stages} stages'}.")
+    return shown
+
+
+def _batches_table(plans: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [
+        [
+            plan["stage"],
+            f"{plan['prompts_per_step']} x {plan['group_size']}",
+            f"{plan['completions_per_step']:,}",
+            f"{plan['completions_per_rollout']:,}" if plan["completions_per_rollout"] else "–",
+            str(plan["minibatches"]),
+            f"{plan['micro_batches']} x {plan['micro_batch']}",
+            str(plan["gradient_accumulation_steps"]),
+            str(plan["steps_per_generation"] or "–"),
+            quantity(plan["tokens_per_step"]) if plan["tokens_per_step"] else "–",
+        ]
+        for plan in plans
+    ]
+    processes = plans[0]["processes"]
+    columns = [
+        "stage",
+        "prompts x group",
+        "per step",
+        "per rollout",
+        "minibatches",
+        "micro-batches",
+        "accumulation",
+        "steps_per_generation",
+        "most tokens per step",
+    ]
+    on = "one process" if processes == 1 else f"{processes} processes, the micro-batches of each"
+    return Table(columns, rows, title=f"Completions, on {on}")
+
+
+def _asked_table(tasks: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [
+        [
+            task["stage"],
+            task["key"],
+            task["task"],
+            "–" if task["rows"] is None else f"{task['rows']:,}",
+            str(task["set_aside"]),
+            "–" if task["prompt_tokens"] is None else str(task["prompt_tokens"]),
+            shortened(" ".join(task["prompt"].split()), _MOST_EXAMPLE),
+        ]
+        for task in tasks
+    ]
+    return Table(
+        ["stage", "key", "task", "rows", "set aside", "tokens", "a prompt"], rows, title="Tasks", left=3
+    )
+
+
 def outdated_line(stages: Sequence[str]) -> str | None:
     """A warning beside the results of a run that was started anew and has not come to its end."""
     if not stages:

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from r1pipe.batches import BatchPlan
 from r1pipe.stage import Inputs, Outcome, Work
 from r1pipe.train import supervised
 from r1pipe.train.supervised import SupervisedConfig
@@ -19,6 +20,11 @@ class Config(SupervisedConfig):
     """AdamW's highest. The paper's falls with size: 1e-4 at 1.5B parameters, 6e-5 at 32B, 2e-5 at 70B."""
     batch_size: int = Field(default=64, ge=1)
     """Rows per optimiser step, the paper's."""
+
+
+def batches(config: Config, processes: int = 1) -> BatchPlan:
+    """How the rows of a step are cut."""
+    return supervised.batches(config, processes)
 
 
 def check(config: Config) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from r1pipe import jsonl
+from r1pipe.batches import BatchPlan
 from r1pipe.errors import UsageError
 from r1pipe.measure.language import Language
 from r1pipe.measure.samples import SampleRow
@@ -29,7 +30,9 @@ from r1pipe.rollout.specs import AnyEngine, AutoSpec
 from r1pipe.stage import NEUTRAL, CheckpointRef, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import Item, Task, TaskSpecs, mixture
 from r1pipe.tasks.base import judge_all
+from r1pipe.train import lora
 from r1pipe.train.determinism import derive_seed, epochs_of
+from r1pipe.train.lora import Lora
 from r1pipe.train.schedule import Steps, steps_of
 from r1pipe.train.text import decode_completions
 from r1pipe.verify.alarm import Alarm
@@ -179,6 +182,9 @@ class Config(StageConfig):
     micro_tokens: int | None = Field(default=None, ge=1)
     """Most tokens per pass, prompts and padding included. Memory goes by tokens: with this set, `micro_batch`
     may be large."""
+    lora: Lora | None = None
+    """Train adapters in place of the weights, e.g. `{r: 16}`: a fraction of the memory. The published policy
+    has them merged, and they lie beside it in `adapter/`."""
     save_every: Annotated[int, Field(ge=1), NEUTRAL] = 10
     """Steps between checkpoints that a stopped stage goes on from."""
     log_every: Annotated[int, Field(ge=1), NEUTRAL] = 1
@@ -233,15 +239,28 @@ class Config(StageConfig):
         return self
 
 
+def batches(config: Config, processes: int = 1) -> BatchPlan:
+    """How the completions of a step and of a rollout are cut."""
+    return BatchPlan(
+        config.prompts_per_step,
+        config.group_size,
+        config.micro_batch,
+        minibatches=config.minibatches,
+        processes=processes,
+        tokens=config.longest,
+    )
+
+
 def check(config: Config) -> list[str]:
     """Say what is wrong with the options passed through to the trainer."""
+    found = lora.problems(config.lora)
     if not config.trainer:
-        return []
+        return found
     from trl import GRPOConfig
 
     from r1pipe.train.options import problems
 
-    return problems(GRPOConfig, config.trainer, _TRL_NAMES, _options(config))
+    return found + problems(GRPOConfig, config.trainer, _TRL_NAMES, _options(config))
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
@@ -249,7 +268,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     from r1pipe.rollout.local import TransformersEngine
     from r1pipe.train import grpo, models
 
-    model, tokenizer = models.open_model(inputs.one("model").path)
+    model, tokenizer = lora.open_policy(inputs.one("model").path, config.lora, work)
     engine = TransformersEngine(model, eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id)
     rewards = _rewards(config, inputs, model)
     # An order of its own: traces of the problems that come first here would make of a later RL a repetition.
@@ -277,7 +296,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
         work,
         _settings(config),
     )
-    folder = models.publish(model, tokenizer, work.dir / "published")
+    folder = lora.publish_policy(model, tokenizer, work.dir / "published")
     models.publish_set_aside(folder, list(asked.set_aside.values()))
     jsonl.write_rows(folder / "prompts.jsonl", asked.rows())
     if rates is not None:
@@ -361,7 +380,7 @@ def _options(config: Config) -> dict[str, Any]:
         "save_steps": config.save_every,
         "logging_steps": config.log_every,
     }
-    if config.reference_every is not None:
+    if config.reference_every is not None and config.lora is None:
         own |= {
             "sync_ref_model": True,
             "ref_model_sync_steps": config.reference_every,
@@ -381,6 +400,7 @@ def _settings(config: Config) -> "Settings":
         mismatch_bound=config.mismatch_bound,
         temperatures=steps_of(config.temperature),
         lengths=steps_of(config.max_new_tokens),
+        refresh_every=config.reference_every if config.lora is not None else None,
     )
 
 

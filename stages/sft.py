@@ -1,5 +1,6 @@
 """Supervised fine-tuning: the cold start, and the training on verified traces from the base again."""
 
+from r1pipe.batches import BatchPlan
 from r1pipe.stage import Inputs, Outcome, Work
 from r1pipe.train import supervised
 from r1pipe.train.supervised import SupervisedConfig
@@ -10,6 +11,11 @@ SUMMARY = "Fine-tune a model on prompts with given completions."
 
 class Config(SupervisedConfig):
     """What the `sft` stage reads from a recipe. The loss is taken on completions only, their EOS included."""
+
+
+def batches(config: Config, processes: int = 1) -> BatchPlan:
+    """How the rows of a step are cut."""
+    return supervised.batches(config, processes)
 
 
 def check(config: Config) -> list[str]:

@@ -13,14 +13,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 GROUPS: dict[str, set[str]] = {
     "foundation": {
-        "artifact", "card", "checkpoint", "errors", "external", "fingerprint", "hints", "hub", "integrity",
-        "jsonl", "machine", "manifest", "marked", "prompting", "recipe", "shipped", "stage", "text",
+        "artifact", "batches", "card", "checkpoint", "errors", "external", "fingerprint", "hints", "hub",
+        "integrity", "jsonl", "machine", "manifest", "marked", "prompting", "recipe", "shipped", "stage",
+        "text",
     },
     "rooms": {"curate", "measure", "rewards", "rollout", "tasks", "train", "verify", "world"},
     "stages": {"stages"},
     "pipeline": {"children", "pipeline", "plan", "run", "worker"},
     "telling": {"columns", "lines", "output", "report", "views"},
-    "command line": {"__main__", "cli", "inspection", "verbs"},
+    "command line": {"__main__", "cli", "dryrun", "inspection", "verbs"},
 }  # fmt: skip
 """Every module and package, by the group it belongs to."""
 
@@ -34,7 +35,7 @@ ARROWS: dict[str, set[str]] = {
 }
 """What a group may import besides itself."""
 
-KNOW_THE_STAGES = {"r1pipe.cli", "r1pipe.inspection", "r1pipe.pipeline", "r1pipe.verbs"}
+KNOW_THE_STAGES = {"r1pipe.cli", "r1pipe.dryrun", "r1pipe.inspection", "r1pipe.pipeline", "r1pipe.verbs"}
 
 HEAVY = {
     "accelerate", "datasets", "numpy", "pandas", "peft", "ray", "safetensors", "tokenizers", "torch",

@@ -22,6 +22,7 @@ from r1pipe.tasks import task_spec
 from r1pipe.train.text import open_tokenizer
 from r1pipe.verify.math import gold_answer
 from stages import VERBS
+from tests.real_models import write_llama, write_qwen2
 
 ROOT = Path(__file__).resolve().parent.parent
 GSM8K = ROOT.parent / "shared" / "data" / "gsm8k"
@@ -32,8 +33,6 @@ OWN = [
     )
     for a, b in [(3, 4), (5, 2), (8, 1), (2, 2), (6, 7), (9, 5)]
 ]
-END = "<|end_of_text|>"
-BEGIN = "<|begin_of_text|>"
 
 
 def gsm8k_rows() -> list[dict[str, str]]:
@@ -48,90 +47,6 @@ def completion_of(row: dict[str, str]) -> str:
     """The worked solution as thinking, then the answer."""
     thinking = row["answer"].partition("####")[0].strip()
     return f" {thinking} </think> <answer> {gold_answer(row['answer'])} </answer>"
-
-
-def train_bpe(folder: Path, texts: list[str], special: list[str], begins_with: str | None) -> int:
-    """Write `tokenizer.json`; return how many tokens there are."""
-    from tokenizers import (
-        Regex,
-        Tokenizer,
-        decoders,
-        models,
-        normalizers,
-        pre_tokenizers,
-        processors,
-        trainers,
-    )
-    from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    split = pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=600, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-        ),
-    )
-    if begins_with is not None:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{begins_with} $A", special_tokens=[(begins_with, tokenizer.token_to_id(begins_with))]
-        )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return int(tokenizer.get_vocab_size())
-
-
-def write_qwen2(folder: Path, texts: list[str]) -> Path:
-    """As Qwen2.5-0.5B: the base ends in <|endoftext|>, which pads as well; `bos_token_id` is in the config
-    alone."""
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    size = train_bpe(folder, texts, special, None)
-    tokens = {"eos_token": special[0], "pad_token": special[0], "bos_token": None, "unk_token": None}
-    write_tokenizer_config(folder, tokenizer_class="Qwen2Tokenizer", add_bos_token=False, **tokens)
-    return write_model(folder, "qwen2", size, {"bos_token_id": 0, "eos_token_id": 0})
-
-
-def write_llama(folder: Path, texts: list[str]) -> Path:
-    """As Llama-3.2-1B: a BOS before every text, no padding token."""
-    size = train_bpe(folder, texts, [BEGIN, END], BEGIN)
-    tokens = {"bos_token": BEGIN, "eos_token": END}
-    write_tokenizer_config(folder, tokenizer_class="PreTrainedTokenizerFast", **tokens)
-    return write_model(folder, "llama", size, {"bos_token_id": 0, "eos_token_id": 1, "head_dim": 16})
-
-
-def write_tokenizer_config(folder: Path, **fields: Any) -> None:
-    fields |= {"model_max_length": 131072, "clean_up_tokenization_spaces": False}
-    (folder / "tokenizer_config.json").write_text(json.dumps(fields))
-
-
-def write_model(folder: Path, architecture: str, tokens: int, options: dict[str, Any]) -> Path:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    shape = AutoConfig.for_model(
-        architecture,
-        vocab_size=-(-tokens // 64) * 64 + 64,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        initializer_range=0.08,
-        tie_word_embeddings=True,
-        **options,
-    )
-    model = AutoModelForCausalLM.from_config(shape).to(torch.bfloat16)
-    model.generation_config.do_sample = True  # as released ones say
-    model.generation_config.top_p = 0.9
-    model.save_pretrained(folder)
-    return folder
 
 
 WRITERS = {"qwen2": write_qwen2, "llama": write_llama}

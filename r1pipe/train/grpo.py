@@ -33,7 +33,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from r1pipe.errors import UsageError
 from r1pipe.rollout import Correction, Engine, Rollout, Sampling
-from r1pipe.train import checkpoints
+from r1pipe.train import checkpoints, lora
 from r1pipe.train.callbacks import Row, Watch
 from r1pipe.train.determinism import derive_seed
 from r1pipe.train.micro_batches import Bounds, Micro, cut, passes, telling_first
@@ -98,6 +98,8 @@ class Settings:
     """By step, in place of GRPOConfig's `temperature`; empty where it stays."""
     lengths: Mapping[int, int] = field(default_factory=dict)
     """By step, in place of GRPOConfig's `max_completion_length`; empty where it stays."""
+    refresh_every: int | None = None
+    """Steps after which the reference of a model with adapters is refreshed; others use `sync_ref_model`."""
 
 
 def train(
@@ -129,6 +131,7 @@ def train(
         if args.save_steps % boundary:
             args.save_steps = math.ceil(args.save_steps / boundary) * boundary
             work.say(f"Checkpoints are written every {args.save_steps} steps, where a generation ends.")
+        lora.forget_reference(model)
         trainer = Policy(
             model=model,
             args=args,
@@ -139,6 +142,8 @@ def train(
             engine=engine,
             settings=settings,
         )
+        if settings.refresh_every is not None:
+            trainer.add_callback(lora.refresher(settings.refresh_every))
         watch = Watch(work, trainer.row, boundary=boundary, keep=trainer.keep, until=leg.end)
         run(trainer, watch)
     return Trained(watch.headline, int(trainer.state.num_input_tokens_seen))

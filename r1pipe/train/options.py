@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import warnings
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
@@ -71,7 +72,8 @@ def _refused(config_class: type, options: Mapping[str, Any]) -> list[str]:
     on_gpu = torch.cuda.is_available()
     machine = {"output_dir": "nowhere", "use_cpu": not on_gpu, "bf16": on_gpu, "report_to": "none"}
     try:
-        config_class(**({key: value for key, value in machine.items() if key in fields} | dict(options)))
+        with warnings.catch_warnings(action="ignore"):
+            config_class(**({key: value for key, value in machine.items() if key in fields} | dict(options)))
     except (ValueError, TypeError, ImportError) as error:
         return [f"trainer: {config_class.__name__} says: {' '.join(str(error).split())}"]
     return []

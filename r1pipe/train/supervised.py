@@ -8,9 +8,12 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from r1pipe.batches import BatchPlan
 from r1pipe.errors import UsageError
 from r1pipe.stage import NEUTRAL, CheckpointRef, DatasetRef, Inputs, Outcome, StageConfig, Work
+from r1pipe.train import lora
 from r1pipe.train.examples import Examples, reasons
+from r1pipe.train.lora import Lora
 
 _TRL_NAMES: Final = {
     "num_train_epochs": "epochs",
@@ -57,6 +60,9 @@ class SupervisedConfig(StageConfig):
     """Rows per forward and backward pass, a divisor of `batch_size`; the whole batch when it is not set."""
     max_length: int | None = Field(default=None, ge=1)
     """Rows with more tokens are set aside, as are those that the model's context does not hold."""
+    lora: Lora | None = None
+    """Train adapters in place of the weights, e.g. `{r: 16}`: a fraction of the memory. The published model
+    has them merged, and they lie beside it in `adapter/`."""
     save_every: Annotated[int, Field(ge=1), NEUTRAL] = 50
     """Steps between checkpoints that a stopped stage goes on from."""
     log_every: Annotated[int, Field(ge=1), NEUTRAL] = 5
@@ -79,15 +85,29 @@ class SupervisedConfig(StageConfig):
         return self
 
 
+def batches(config: SupervisedConfig, processes: int = 1) -> BatchPlan:
+    """How the rows of a step are cut."""
+    share = max(1, config.batch_size // processes)
+    return BatchPlan(
+        config.batch_size,
+        1,
+        config.micro_batch or share,
+        processes=processes,
+        tokens=config.max_length,
+        rollouts=False,
+    )
+
+
 def check(config: SupervisedConfig) -> list[str]:
     """Say what is wrong with the options passed through to the trainer."""
+    found = lora.problems(config.lora)
     if not config.trainer:
-        return []
+        return found
     from trl import SFTConfig
 
     from r1pipe.train.options import problems
 
-    return problems(SFTConfig, config.trainer, _TRL_NAMES, options(config, rows=1))
+    return found + problems(SFTConfig, config.trainer, _TRL_NAMES, options(config, rows=1))
 
 
 def run(config: SupervisedConfig, inputs: Inputs, work: Work) -> Outcome:
@@ -97,7 +117,7 @@ def run(config: SupervisedConfig, inputs: Inputs, work: Work) -> Outcome:
     """
     from r1pipe.train import models, sft
 
-    model, tokenizer = models.open_model(inputs.one("model").path)
+    model, tokenizer = lora.open_policy(inputs.one("model").path, config.lora, work)
     context = min(models.context_of(model), config.max_length or models.context_of(model))
     examples = Examples()
     for label, dataset in zip(inputs.labels("data"), inputs.many("data"), strict=True):
@@ -114,7 +134,7 @@ def run(config: SupervisedConfig, inputs: Inputs, work: Work) -> Outcome:
         )
     passed_on = options(config, len(examples.kept))
     trained = sft.train(model, tokenizer, examples.kept, config.epochs, config.batch_size, passed_on, work)
-    folder = models.publish(model, tokenizer, work.dir / "published")
+    folder = lora.publish_policy(model, tokenizer, work.dir / "published")
     models.publish_set_aside(folder, examples.set_aside)
     metrics = {**trained.metrics, "rows": len(examples.kept), "set_aside": len(examples.set_aside)}
     return Outcome("checkpoint", folder, metrics, tokens=trained.tokens)

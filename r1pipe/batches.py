@@ -1,0 +1,113 @@
+"""The arithmetic of a training's batches: plain numbers, checked before anything is loaded.
+
+Five sizes stand one inside the other, and TRL counts one of them in a unit of its own:
+`steps_per_generation` are its calls, `gradient_accumulation_steps` of which are an optimiser step. In the
+paper 32 questions x 16 are an optimiser step of 512 completions, and 16 such steps learn from one rollout of
+8,192. With calls of 4 completions and an accumulation of 128 that is `steps_per_generation` = 16 x 128; with
+16 in its place the rollout has 64.
+
+RL hands a call the whole of a process's share of a step and cuts it itself, by length, so its micro-batches
+need not be equal. A supervised stage is cut by TRL.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """How a stage's batches are cut. A supervised stage has groups of one, and no rollout."""
+
+    prompts_per_step: int
+    """Prompts (or rows) that one optimiser step learns from."""
+    group_size: int
+    """Completions of each prompt."""
+    micro_batch: int
+    """Completions that a process computes at once; at most so many, in RL."""
+    minibatches: int = 1
+    """Optimiser steps that learn from one rollout."""
+    processes: int = 1
+    """Processes that train side by side, a GPU each."""
+    tokens: int | None = None
+    """Tokens that a completion (or a row) has at most, if that is known."""
+    rollouts: bool = True
+    """Whether the completions are generated; a supervised stage is given its `batch_size` rows."""
+
+    @property
+    def completions_per_step(self) -> int:
+        """Completions of one optimiser step, over all processes."""
+        return self.prompts_per_step * self.group_size
+
+    @property
+    def prompts_per_rollout(self) -> int:
+        """Prompts that are asked at once."""
+        return self.prompts_per_step * self.minibatches
+
+    @property
+    def completions_per_rollout(self) -> int:
+        """Completions generated at once; `GRPOConfig.generation_batch_size`."""
+        return self.completions_per_step * self.minibatches
+
+    @property
+    def completions_per_process(self) -> int:
+        """Completions of one optimiser step on one process."""
+        return self.completions_per_step // self.processes
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of one process in one optimiser step; the fewest, where tokens bound them too."""
+        return -(-self.completions_per_process // self.micro_batch)
+
+    @property
+    def per_device_train_batch_size(self) -> int:
+        """Completions of one call of the trainer."""
+        return self.completions_per_process if self.rollouts else self.micro_batch
+
+    @property
+    def gradient_accumulation_steps(self) -> int:
+        """Calls of the trainer in one optimiser step."""
+        return self.completions_per_process // self.per_device_train_batch_size
+
+    @property
+    def steps_per_generation(self) -> int:
+        """Calls of the trainer that learn from one rollout, as TRL counts."""
+        return self.minibatches * self.gradient_accumulation_steps
+
+    @property
+    def tokens_per_step(self) -> int | None:
+        """Tokens that one optimiser step learns from at most, prompts left out."""
+        return None if self.tokens is None else self.completions_per_step * self.tokens
+
+    def problems(self) -> list[str]:
+        """What does not divide, each with its way out, and beginning with the key to change."""
+        whole = "prompts_per_step x group_size" if self.rollouts else "batch_size"
+        said = f"{whole} = {self.completions_per_step} cannot be"
+        if self.completions_per_step % self.processes:
+            field = "prompts_per_step" if self.rollouts else "batch_size"
+            size = -(-self.prompts_per_step // self.processes) * self.processes
+            return [f"{field}: {said} shared by {self.processes} processes; set {field}: {size}"]
+        share = self.completions_per_process
+        if self.rollouts or share % self.micro_batch == 0:
+            return []
+        on = f" on each of {self.processes} processes" if self.processes > 1 else ""
+        best = max(size for size in range(1, min(self.micro_batch, share) + 1) if share % size == 0)
+        cut = f"{said} cut into micro-batches of micro_batch = {self.micro_batch}{on}"
+        return [f"micro_batch: {cut}; set micro_batch: {best}, a divisor of {share}"]
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """The numbers for `--json`."""
+        return {
+            "prompts_per_step": self.prompts_per_step,
+            "group_size": self.group_size,
+            "completions_per_step": self.completions_per_step,
+            "completions_per_rollout": self.completions_per_rollout if self.rollouts else None,
+            "minibatches": self.minibatches,
+            "processes": self.processes,
+            "micro_batch": self.micro_batch,
+            "micro_batches": self.micro_batches,
+            "per_device_train_batch_size": self.per_device_train_batch_size,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            "steps_per_generation": self.steps_per_generation if self.rollouts else None,
+            "tokens_per_step": self.tokens_per_step,
+        }

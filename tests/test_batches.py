@@ -1,0 +1,119 @@
+"""The arithmetic of batches: exact numbers, the paper's among them, and TRL's own class agrees."""
+
+from typing import Any
+
+import pytest
+
+from r1pipe.batches import BatchPlan
+from r1pipe.train import supervised
+from stages import distill, rl
+
+PAPER = {"prompts_per_step": 32, "group_size": 16, "minibatches": 16}
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "processes", "a_process", "micro_batches"),
+    [(4, 1, 512, 128), (4, 8, 64, 16), (16, 8, 64, 4), (1, 512, 1, 1), (24, 1, 512, 22)],
+)
+def test_the_papers_numbers(micro_batch: int, processes: int, a_process: int, micro_batches: int) -> None:
+    """512 completions a step and 8,192 a rollout, however they are spread and cut; a call of the trainer is a
+    whole step, so that 16 of them learn from a rollout."""
+    plan = BatchPlan(**PAPER, micro_batch=micro_batch, processes=processes, tokens=32768)
+    assert plan.problems() == []
+    assert (plan.completions_per_step, plan.completions_per_rollout) == (512, 8192)
+    assert plan.prompts_per_rollout == 512
+    assert (plan.completions_per_process, plan.micro_batches) == (a_process, micro_batches)
+    assert (plan.per_device_train_batch_size, plan.gradient_accumulation_steps) == (a_process, 1)
+    assert plan.steps_per_generation == 16
+    assert plan.tokens_per_step == 512 * 32768
+
+
+def grpo_config(**options: Any) -> Any:
+    """TRL's own reading; one process."""
+    from trl import GRPOConfig
+
+    return GRPOConfig(output_dir="nowhere", use_cpu=True, bf16=False, report_to="none", **options)
+
+
+def test_trl_agrees() -> None:
+    """What the plan gives GRPOConfig comes out as a generation of 8,192; so 512 prompts of 16."""
+    plan = BatchPlan(**PAPER, micro_batch=4)
+    config = grpo_config(
+        per_device_train_batch_size=plan.per_device_train_batch_size,
+        num_generations=plan.group_size,
+        gradient_accumulation_steps=plan.gradient_accumulation_steps,
+        steps_per_generation=plan.steps_per_generation,
+    )
+    assert config.generation_batch_size == plan.completions_per_rollout == 8192
+
+
+def test_the_stage_passes_on_what_is_planned() -> None:
+    """The paper's preset: the numbers that the `rl` stage gives TRL are the plan's."""
+    config = rl.Config.model_validate({"model": "base", "task": "countdown", "preset": "paper"})
+    plan, passed_on = rl.batches(config), rl._options(config)
+    assert plan.completions_per_rollout == 8192
+    for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation"):
+        assert passed_on[name] == getattr(plan, name), name
+
+
+def test_a_supervised_stage_passes_on_what_is_planned() -> None:
+    """64 rows in micro-batches of 8."""
+    config = distill.Config.model_validate({"model": "base", "data": "rows", "micro_batch": 8})
+    plan, passed_on = distill.batches(config), supervised.options(config, rows=640)
+    for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        assert passed_on[name] == getattr(plan, name), name
+    assert plan.gradient_accumulation_steps == 8
+
+
+def test_the_published_snippet_is_another_rollout() -> None:
+    """`steps_per_generation=16` with micro-batches of 4 and an accumulation of 128, as TRL's page on the
+    paper has it, generates 64 completions at once and not 8,192: it counts micro-batches."""
+    config = grpo_config(
+        per_device_train_batch_size=4,
+        num_generations=16,
+        gradient_accumulation_steps=128,
+        steps_per_generation=16,
+    )
+    assert config.generation_batch_size == 64
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        (
+            {"prompts_per_step": 3, "group_size": 4, "micro_batch": 16, "processes": 8},
+            "prompts_per_step: prompts_per_step x group_size = 12 cannot be shared by 8 processes; "
+            "set prompts_per_step: 8",
+        ),
+        (
+            {"prompts_per_step": 60, "group_size": 1, "micro_batch": 4, "processes": 8, "rollouts": False},
+            "batch_size: batch_size = 60 cannot be shared by 8 processes; set batch_size: 64",
+        ),
+        (
+            {"prompts_per_step": 64, "group_size": 1, "micro_batch": 24, "rollouts": False},
+            "micro_batch: batch_size = 64 cannot be cut into micro-batches of micro_batch = 24; "
+            "set micro_batch: 16, a divisor of 64",
+        ),
+        (
+            {"prompts_per_step": 64, "group_size": 1, "micro_batch": 16, "processes": 8, "rollouts": False},
+            "micro_batch: batch_size = 64 cannot be cut into micro-batches of micro_batch = 16 on each of 8 "
+            "processes; set micro_batch: 8, a divisor of 8",
+        ),
+    ],
+)
+def test_what_does_not_divide_is_told_with_a_way_out(sizes: dict[str, Any], said: str) -> None:
+    """And the way out works: with the value that it names, all divides."""
+    assert BatchPlan(**sizes).problems() == [said]
+    key, _, value = said.partition("; set ")[2].partition(",")[0].partition(": ")
+    field = "prompts_per_step" if key == "batch_size" else key
+    assert BatchPlan(**{**sizes, field: int(value)}).problems() == []
+
+
+def test_rows_without_groups() -> None:
+    """A supervised stage: batches of rows, no groups, the tokens unknown until the model is."""
+    plan = BatchPlan(64, 1, 8, processes=4, rollouts=False)
+    assert (plan.gradient_accumulation_steps, plan.completions_per_step, plan.tokens_per_step) == (
+        2,
+        64,
+        None,
+    )

@@ -1,0 +1,199 @@
+"""The dry run: what is wrong is said all at once and with its place, what is not here is left out, and
+nothing is written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from r1pipe import cli, dryrun
+from r1pipe.recipe import load_recipe
+from stages import VERBS
+from tests.tiny_model import write_tiny
+
+GOOD = """\
+name: good
+stages:
+  zero:
+    uses: rl
+    model: ./base
+    task: [{name: math, path: sums.jsonl}, countdown]
+    template: chat
+    prompts_per_step: 32
+    group_size: 16
+    micro_batch: 4
+    max_new_tokens: 16
+  student:
+    uses: distill
+    model: zero
+    data: traces.jsonl
+    micro_batch: 16
+  scores:
+    uses: evaluate
+    models: [zero, student]
+    template: chat
+    max_new_tokens: 16
+    sets: {held-out: {task: {name: countdown, split: held-out}}}
+"""
+BAD = """\
+# One with a mistake of every kind.
+# Data: traces.jsonl is `r1pipe sample --out traces`.
+name: bad
+stages:
+  zero:
+    uses: rl
+    model: ./base
+    task:
+      - {name: math, path: gone.jsonl}
+      - {name: math, path: empty.jsonl}
+      - countdown
+    template: chat
+    max_new_tokens: 64
+    trainer: {lr_shceduler_type: linear}
+  student:
+    uses: distill
+    model: some/model
+    data: traces.jsonl
+    batch_size: 12
+    micro_batch: 4
+"""
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model and two files of rows."""
+    folder = tmp_path_factory.mktemp("here")
+    write_tiny(folder / "base")
+    rows = [{"question": f"nums {n} 1 2 to {n + 3}", "answer": str(n + 3)} for n in range(1, 7)]
+    (folder / "sums.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"question": "no answer"}\n')
+    (folder / "traces.jsonl").write_text('{"prompt": "copy red", "completion": "red"}\n')
+    (folder / "empty.jsonl").write_text("")
+    (folder / "good.yaml").write_text(GOOD)
+    (folder / "bad.yaml").write_text(BAD)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _stand_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(here)
+
+
+def tried(name: str, *overrides: str, processes: int = 1) -> dryrun.DryRun:
+    recipe = load_recipe(f"{name}.yaml", VERBS, overrides, files_exist=False)
+    return dryrun.dry_run(recipe, processes=processes)
+
+
+def invoke(*arguments: str) -> Any:
+    return CliRunner().invoke(cli.app, ["run", *arguments, "--dry-run"], env={"COLUMNS": "200"})
+
+
+def test_a_recipe_that_will_run(here: Path) -> None:
+    """Batches worked out, rows read and counted, prompts rendered by the model's own template and counted in
+    its tokens; nothing was left behind."""
+    before = sorted(path.name for path in here.rglob("*"))
+    found = tried("good")
+    assert found.problems == [] and found.left_out == []
+    zero, student = found.batches["zero"], found.batches["student"]
+    assert (zero.completions_per_step, zero.micro_batches, zero.tokens_per_step) == (512, 128, 8192)
+    assert (student.completions_per_step, student.gradient_accumulation_steps) == (64, 4)
+    assert [(each.stage, each.key, each.task, each.rows, each.set_aside) for each in found.asked] == [
+        ("zero", "task.0", "math", 6, 1),
+        ("zero", "task.1", "countdown", None, 0),
+        ("scores", "sets.held-out.task", "countdown", None, 0),
+    ]
+    assert found.asked[0].prompt.startswith("<|user|> nums ") and found.asked[0].prompt.endswith(" <think>")
+    assert all(each.tokens is not None and 7 <= each.tokens <= 12 for each in found.asked)
+    assert sorted(path.name for path in here.rglob("*")) == before
+
+
+def test_all_mistakes_at_once() -> None:
+    """Each with its line and column and a way out; the head of the recipe tells where a file comes from."""
+    found = tried("bad", processes=8)
+    line = {row.strip(): number for number, row in enumerate(BAD.splitlines(), 1)}
+    told = {problem.partition(": ")[0]: problem.partition(": ")[2] for problem in found.problems}
+    trainer = line["trainer: {lr_shceduler_type: linear}"]
+    assert told[f"bad.yaml:{trainer}:34"].startswith(
+        "stages.zero.trainer.lr_shceduler_type: GRPOConfig has no"
+    )
+    assert told["bad.yaml:9:28"] == (
+        "stages.zero.task.0.path: nothing is at the path 'gone.jsonl'; put it there, or give another path"
+    )
+    assert told["bad.yaml:10:9"].startswith("stages.zero.task.1: The data 'empty.jsonl' holds no rows")
+    assert "do not fit the context of 64" in told[f"bad.yaml:{line['max_new_tokens: 64']}:21"]
+    assert told[f"bad.yaml:{line['batch_size: 12']}:17"] == (
+        "stages.student.batch_size: batch_size = 12 cannot be shared by 8 processes; set batch_size: 16"
+    )
+    assert len(found.problems) == 5
+
+
+@pytest.mark.skipif("engine" not in VERBS["rl"].model_fields, reason="the stage names no engine yet")
+def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told with the package to install; a server is not asked."""
+    monkeypatch.setattr(dryrun, "find_spec", lambda name: None)
+    found = tried("good", "stages.zero.engine=vllm")
+    assert any("pip install 'r1pipe[vllm]'" in problem for problem in found.problems)
+    found = tried("good", "stages.zero.engine={name: vllm-server, url: 'http://localhost:1'}")
+    assert any("The server of 'zero' was not asked" in text for text in found.left_out)
+
+
+def test_a_missing_data_set_names_the_way_to_get_it(here: Path) -> None:
+    """The line of the recipe's head that names the file."""
+    (here / "traces.jsonl").rename(here / "away.jsonl")
+    try:
+        (told,) = [problem for problem in tried("bad").problems if "traces" in problem]
+    finally:
+        (here / "away.jsonl").rename(here / "traces.jsonl")
+    assert told.endswith(
+        "stages.student.data: nothing is at the path 'traces.jsonl'; the recipe's head says: Data: "
+        "traces.jsonl is `r1pipe sample --out traces`."
+    )
+
+
+def test_what_is_on_the_hub_is_left_out() -> None:
+    """Neither a model nor a data set is fetched; that they were not looked at is said."""
+    task = "stages.zero.task=[{name: math, dataset: openai/gsm8k, dataset_config: main}, countdown]"
+    found = tried("good", "stages.zero.model=Qwen/Qwen2.5-0.5B", task, "stages.zero.template=r1-zero")
+    assert found.problems == []
+    assert found.left_out == [
+        "The data set openai/gsm8k is not on this machine; its rows were not read.",
+        "The model Qwen/Qwen2.5-0.5B is not on this machine; its tokenizer and context were not read.",
+    ]
+    assert found.asked[0].tokens is None and "Assistant: <think>" in found.asked[0].prompt
+
+
+def test_a_template_that_the_tokenizer_does_not_have(tmp_path: Path) -> None:
+    """`chat` on a base without one is found here, and not after the stages before it."""
+    base = write_tiny(tmp_path / "plain")
+    (base / "chat_template.jinja").unlink(missing_ok=True)
+    file = base / "tokenizer_config.json"
+    file.write_text(
+        json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "chat_template"})
+    )
+    found = tried("good", f"stages.zero.model={base}")
+    told = [problem.split(": ", 1)[1] for problem in found.problems]
+    assert [each.partition(":")[0] for each in told] == ["stages.zero.template", "stages.scores.template"]
+    assert all("chat template, and this one has none; set template: r1-zero" in each for each in told)
+
+
+def test_the_command_prints_the_arithmetic() -> None:
+    """A table of the batches, the tasks, and that nothing is wrong; exit code 0."""
+    done = invoke("good.yaml")
+    assert done.exit_code == 0, done.output
+    rows = {line.split()[0]: line for line in done.output.splitlines() if line.strip()}
+    assert "Completions, on one process" in done.output and "zero" in rows
+    assert "32 x 16" in done.output and "128 x 4" in done.output
+    assert "Nothing is wrong with the 3 stages." in done.output
+
+
+def test_the_command_ends_with_two() -> None:
+    """All problems on stderr; with --json they stand in the one document."""
+    done = invoke("bad.yaml")
+    assert done.exit_code == 2
+    assert "nothing is at the path 'gone.jsonl'" in done.stderr
+    done = invoke("bad.yaml", "--json")
+    assert done.exit_code == 2
+    data = json.loads(done.stdout)
+    assert any("gone.jsonl" in problem for problem in data["problems"])
+    assert data["batches"][0]["completions_per_step"] == 256
