@@ -244,7 +244,7 @@ class FirstStep:
         self._whole_distribution = whole_distribution
         self._eos_learnt = eos_learnt
         self._judged: dict[tuple[tuple[int, ...], tuple[int, ...]], Rollout] = {}
-        self._logps: torch.Tensor | None = None
+        self._passes: list[tuple[Mapping[str, Any], torch.Tensor]] = []
         self._seen: dict[str, Deviation] = {}
         self._kl: float | None = None
         self._finished = self._learnt = 0
@@ -261,16 +261,20 @@ class FirstStep:
                 f"tokenizer_config.json to that token, or `template: r1-zero`. {_OFF}"
             )
 
-    def forward(self, logps: torch.Tensor) -> None:
-        """Take in the trainer's log-probabilities [rows, tokens], still in the graph."""
+    def forward(self, micro: Mapping[str, Any], logps: torch.Tensor) -> None:
+        """Take in a micro-batch and the trainer's log-probabilities of it [rows, tokens], in the graph."""
         if logps.requires_grad:
             logps.retain_grad()
-        self._logps = logps
+        self._passes.append((micro, logps))
 
-    def check(self, micro: Mapping[str, Any]) -> None:
-        """Look at a micro-batch after its backward pass. Raises `RunFailed` with the reason."""
-        assert self._logps is not None
-        logps, mask = self._logps.detach(), micro["completion_mask"]
+    def check(self) -> None:
+        """Look at the micro-batches whose backward pass is done. Raises `RunFailed` with the reason."""
+        for micro, logps in self._passes:
+            self._check(micro, logps.detach(), logps.grad)
+        self._passes.clear()
+
+    def _check(self, micro: Mapping[str, Any], logps: torch.Tensor, gradient: torch.Tensor | None) -> None:
+        mask = micro["completion_mask"]
         finished = self._check_tokens(micro)
         if "sampling_per_token_logps" in micro and self._whole_distribution:
             self._compare("sampling", logps, micro["sampling_per_token_logps"], mask)
@@ -280,9 +284,8 @@ class FirstStep:
             self._compare("the reference model", logps, micro["ref_per_token_logps"], mask)
             kl = divergence(logps, micro["ref_per_token_logps"], mask)
             self._kl = max(self._kl or 0.0, kl)
-        if self._eos_learnt and self._logps.grad is not None:
-            self._check_eos(self._logps.grad, mask, micro["advantages"], finished)
-        self._logps = None
+        if self._eos_learnt and gradient is not None:
+            self._check_eos(gradient, mask, micro["advantages"], finished)
 
     def conclude(self) -> None:
         """Say what was proved."""
@@ -343,7 +346,8 @@ class FirstStep:
     ) -> None:
         """The loss pulls on the EOS of every completion that ended and has an advantage, and on no padding.
 
-        `gradient` is that of the loss by the log-probabilities [rows, tokens]. An EOS of probability p passes
+        `gradient` is that of the loss by the log-probabilities [rows, tokens]; `advantages` are [rows], or
+        [rows, tokens] where each token's is weighted. An EOS of probability p passes
         (1 - p) times its own on to its logit, so what is not zero here is learnt.
         """
         if bool((gradient[~mask.bool()] != 0).any()):
@@ -351,8 +355,9 @@ class FirstStep:
                 "First step: the loss pulls on padding, which no completion has written. Take out what "
                 f"`trainer:` sets, and see whether it holds. {_OFF}"
             )
-        telling = finished & (advantages.reshape(len(mask), -1)[:, 0].abs() > 1e-6)
-        pulls = gradient.gather(1, last_tokens(mask).clamp(min=0)[:, None])[:, 0] != 0
+        last = last_tokens(mask).clamp(min=0)[:, None]
+        telling = finished & (advantages.reshape(len(mask), -1).expand_as(mask).gather(1, last)[:, 0] != 0)
+        pulls = gradient.gather(1, last)[:, 0] != 0
         if bool((telling & ~pulls).any()):
             raise RunFailed(
                 f"First step: in {int((telling & ~pulls).sum())} of {int(telling.sum())} completions that "
@@ -368,26 +373,27 @@ class Proved(GRPOTrainer):
     first_step: FirstStep | None = None
     _shown: Mapping[str, Any] | None = None
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        if self.first_step is not None and torch.is_grad_enabled():
-            self.first_step.forward(result[0])
-        return result
-
     def _compute_loss(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor:
         self._shown = inputs
         loss: torch.Tensor = super()._compute_loss(model, inputs)
-        return loss
-
-    def training_step(
-        self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None
-    ) -> torch.Tensor:
-        """As the trainer's own; raises `RunFailed` when the first step is not what it should be."""
-        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
-        if self.first_step is not None and self.state.global_step == 0 and self._shown is not None:
-            self.first_step.check(self._shown)
-            if self.accelerator.sync_gradients:
-                self.first_step.conclude()
-                self.first_step = None
         self._shown = None
         return loss
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        if self.first_step is not None and self._shown is not None:
+            self.first_step.forward(self._shown, result[0])
+        return result
+
+    def prove(self) -> None:
+        """Look at what was computed so far; to be called after the backward passes of a `training_step`.
+
+        A training that was resumed has no first step left to look at.
+        """
+        if self.first_step is None or self.state.global_step > 0:
+            self.first_step = None
+            return
+        self.first_step.check()
+        if self.accelerator.sync_gradients:
+            self.first_step.conclude()
+            self.first_step = None
