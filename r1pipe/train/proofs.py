@@ -373,7 +373,7 @@ class Proved(GRPOTrainer):
     first_step: FirstStep | None = None
     _shown: Mapping[str, Any] | None = None
 
-    def _compute_loss(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor:
+    def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         self._shown = inputs
         loss: torch.Tensor = super()._compute_loss(model, inputs)
         self._shown = None
