@@ -32,6 +32,7 @@ from r1pipe.tasks import Item, Task, TaskSpecs, mixture
 from r1pipe.tasks.base import judge_all
 from r1pipe.train import lora
 from r1pipe.train.determinism import derive_seed, epochs_of
+from r1pipe.train.guard import Guard
 from r1pipe.train.lora import Lora
 from r1pipe.train.schedule import Steps, steps_of
 from r1pipe.train.text import decode_completions
@@ -189,6 +190,8 @@ class Config(StageConfig):
     """Steps between checkpoints that a stopped stage goes on from."""
     log_every: Annotated[int, Field(ge=1), NEUTRAL] = 1
     """Steps between rows of metrics."""
+    guard: Annotated[Guard, NEUTRAL] = Guard()
+    """When a policy that comes apart is stopped, and whether the first step is proved."""
     trainer: dict[str, Any] = Field(default={})
     """Further options of TRL's GRPOConfig, by their names there."""
 
@@ -285,6 +288,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     weights = {str(name): weight for name, weight in config.rewards.items()}
     for checked in check_rewards(asked.tried(), rewards, weights, config.language):
         work.say(checked.sentence)
+    turn = _proved(config, model, tokenizer, asked.prompts, work) if config.guard.proofs else None
     trained = grpo.train(
         model,
         tokenizer,
@@ -294,7 +298,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
         engine,
         _options(config),
         work,
-        _settings(config),
+        _settings(config, turn),
     )
     folder = lora.publish_policy(model, tokenizer, work.dir / "published")
     models.publish_set_aside(folder, list(asked.set_aside.values()))
@@ -389,7 +393,28 @@ def _options(config: Config) -> dict[str, Any]:
     return own | config.trainer
 
 
-def _settings(config: Config) -> "Settings":
+def _proved(
+    config: Config,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: "Sequence[Prompt]",
+    work: Work,
+) -> int | None:
+    """Prove the prompts and the stop tokens; the template's end of turn where completions end in another."""
+    from r1pipe.train.proofs import prove_setup
+
+    return prove_setup(
+        model,
+        tokenizer,
+        prompts,
+        template=config.template,
+        max_new_tokens=config.longest,
+        ends={tokenizer.eos_token_id},
+        say=work.say,
+    )
+
+
+def _settings(config: Config, turn: int | None) -> "Settings":
     from r1pipe.train.grpo import Settings
     from r1pipe.train.micro_batches import Bounds
 
@@ -401,6 +426,8 @@ def _settings(config: Config) -> "Settings":
         temperatures=steps_of(config.temperature),
         lengths=steps_of(config.max_new_tokens),
         refresh_every=config.reference_every if config.lora is not None else None,
+        guard=config.guard,
+        turn=turn,
     )
 
 

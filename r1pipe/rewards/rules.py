@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Final, Literal, get_args
 
@@ -103,11 +103,15 @@ def repetition(ngram: int) -> Callable[[RewardInput], float]:
     """
 
     def rule(given: RewardInput) -> float:
-        words = _WORD.findall(given.completion.text.lower())
-        runs = list(zip(*(words[i:] for i in range(ngram)), strict=False))
-        return len(set(runs)) / len(runs) - 1 if runs else 0.0
+        return -repeated(_WORD.findall(given.completion.text.lower()), ngram)
 
     return rule
+
+
+def repeated(units: Sequence[Hashable], length: int) -> float:
+    """The share of the runs of `length` units that had come before, from 0 to 1; 0 where there is no run."""
+    runs = list(zip(*(units[i:] for i in range(length)), strict=False))
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
 def preference(scorer: Scorer) -> Reward:

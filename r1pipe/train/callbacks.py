@@ -11,6 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from r1pipe import jsonl
 from r1pipe.errors import RunFailed
 from r1pipe.train import checkpoints
+from r1pipe.train.evidence import Sentry
 
 if TYPE_CHECKING:
     from r1pipe.stage import Work
@@ -36,17 +37,20 @@ class Watch(TrainerCallback):
         boundary: int = 1,
         keep: Callable[[Path], None] | None = None,
         until: int | None = None,
+        sentry: Sentry | None = None,
     ) -> None:
         """`row` makes a metrics row from the trainer's logs and the seconds since the row before.
 
         `boundary` is the number of optimiser steps between two points that a run can be resumed from exactly.
-        A training that goes on under other arguments after the step `until` is saved and ends there.
+        A training that goes on under other arguments after the step `until` is saved and ends there. `sentry`
+        looks at every row, before a checkpoint of the same step is written.
         """
         self.work = work
         self.row = row
         self.boundary = boundary
         self.keep = keep
         self.until = until
+        self.sentry = sentry
         self.stopped = False
         self.last: Row = {}
         self._began = self._logged = 0.0
@@ -68,9 +72,13 @@ class Watch(TrainerCallback):
     def recall(self, step: int) -> None:
         """Cut the metrics after `step`, and take up the last row: after the last step no other will come."""
         self.work.rewind(step)
+        rows: list[Row] = []
         if self.work.metrics.exists():
             with jsonl.Journal(self.work.metrics) as journal:
-                self.last = (journal.rows() or [{}])[-1]
+                rows = journal.rows()
+        self.last = rows[-1] if rows else self.last
+        if self.sentry is not None:
+            self.sentry.begin(rows)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -101,6 +109,8 @@ class Watch(TrainerCallback):
         row = {"step": state.global_step, "steps": state.max_steps, **self.row(logs, seconds), "eta": left}
         self.last = {key: _short(value) for key, value in row.items() if value is not None}
         self.work.log(self.last)
+        if self.sentry is not None:
+            self.sentry.see(self.last)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -110,6 +120,8 @@ class Watch(TrainerCallback):
         if self.keep is not None:
             self.keep(checkpoint)
         checkpoints.seal(checkpoint)
+        if self.sentry is not None:
+            self.sentry.saved(checkpoint)
 
 
 def require_finite(name: str, value: float, step: int, folder: Path) -> None:

@@ -46,14 +46,64 @@ def is_whole(checkpoint: Path) -> bool:
 
 def latest(folder: Path) -> Path | None:
     """The newest whole checkpoint in a trainer's folder. Halves left by a kill are removed."""
-    found = sorted((p for p in folder.glob(f"{_PREFIX}*") if p.name[len(_PREFIX) :].isdigit()), key=step_of)
     whole = []
-    for checkpoint in found:
+    for checkpoint in _found(folder):
         if is_whole(checkpoint):
             whole.append(checkpoint)
         else:
             shutil.rmtree(checkpoint)
     return whole[-1] if whole else None
+
+
+def keep(checkpoint: Path, folder: Path) -> Path:
+    """Keep a sealed checkpoint in `folder`, in place of the one kept there, beyond what the trainer prunes.
+
+    The files are shared with the original by hard links where the file system has them, so that keeping one
+    costs nothing until the trainer removes its own.
+    """
+    kept = _linked(checkpoint, folder)
+    for other in _found(folder):
+        if other != kept:
+            shutil.rmtree(other)
+    return kept
+
+
+def go_back(folder: Path, good: Path | None, aside: Path) -> None:
+    """Make `good` the newest checkpoint of a trainer's folder; the later ones are moved to `aside`.
+
+    Without a good one all are moved, and the training begins anew.
+    """
+    if good is not None and not (folder / good.name).exists():
+        _linked(good, folder)
+    for later in _found(folder):
+        if good is None or step_of(later) > step_of(good):
+            aside.mkdir(parents=True, exist_ok=True)
+            later.replace(aside / later.name)
+    _sync(folder)
+
+
+def _found(folder: Path) -> list[Path]:
+    """All that look like checkpoints, whole or not, in the order of their steps."""
+    return sorted((p for p in folder.glob(f"{_PREFIX}*") if p.name[len(_PREFIX) :].isdigit()), key=step_of)
+
+
+def _linked(checkpoint: Path, folder: Path) -> Path:
+    """A second checkpoint of the same files in `folder`; whole or not there."""
+    beside, target = folder / f".{checkpoint.name}", folder / checkpoint.name
+    for left in (beside, target):
+        shutil.rmtree(left, ignore_errors=True)
+    shutil.copytree(checkpoint, beside, copy_function=_link)
+    beside.replace(target)
+    _sync(folder)
+    return target
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copy2(source, target)
+        _sync(Path(target))
 
 
 def _sync(path: Path) -> None:

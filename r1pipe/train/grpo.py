@@ -11,7 +11,8 @@ What is added to `trl.GRPOTrainer`, each in one place:
   the engine's numbers are the trainer's, the old policy's pass is left out;
 - a checkpoint also keeps the reference model, which TRL forgets when `sync_ref_model` has replaced it;
 - lengths and temperatures may change on the way: a training is made of legs (`schedule`), each by a trainer
-  of its own that goes on from the checkpoint of the one before.
+  of its own that goes on from the checkpoint of the one before;
+- the first step is proved (`proofs`) and every row guarded (`guard`, `evidence`).
 
 GRPO: DeepSeekMath (arXiv 2402.03300) section 4.1; rewards by rule and their use: DeepSeek-R1 (2501.12948)
 section 2.2; dynamic sampling: DAPO (2503.14476) section 3.2.
@@ -21,7 +22,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -29,17 +30,22 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import torch
 from datasets import Dataset
 from safetensors.torch import load_model, save_model
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from r1pipe.errors import UsageError
+from r1pipe.prompting import opens_thinking
 from r1pipe.rollout import Correction, Engine, Rollout, Sampling
 from r1pipe.train import checkpoints, lora
 from r1pipe.train.callbacks import Row, Watch
 from r1pipe.train.determinism import derive_seed
+from r1pipe.train.evidence import Sentry, rollbacks
+from r1pipe.train.guard import Guard, sampled, texture
 from r1pipe.train.micro_batches import Bounds, Micro, cut, passes, telling_first
 from r1pipe.train.mismatch import Ratio, ratio
+from r1pipe.train.proofs import FirstStep, Proved, same_vocabulary
 from r1pipe.train.running import Guarded, Trained, defaults, run
 from r1pipe.train.schedule import Leg, legs, value_at
+from r1pipe.train.text import decode_completions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -100,6 +106,10 @@ class Settings:
     """By step, in place of GRPOConfig's `max_completion_length`; empty where it stays."""
     refresh_every: int | None = None
     """Steps after which the reference of a model with adapters is refreshed; others use `sync_ref_model`."""
+    guard: Guard | None = None
+    """When the training is stopped, and whether its first step is proved; None: never, and no."""
+    turn: int | None = None
+    """The chat template's end of turn, where completions end in another token."""
 
 
 def train(
@@ -144,7 +154,10 @@ def train(
         )
         if settings.refresh_every is not None:
             trainer.add_callback(lora.refresher(settings.refresh_every))
-        watch = Watch(work, trainer.row, boundary=boundary, keep=trainer.keep, until=leg.end)
+        trainer.guard(settings, work)
+        watch = Watch(
+            work, trainer.row, boundary=boundary, keep=trainer.keep, until=leg.end, sentry=trainer.sentry
+        )
         run(trainer, watch)
     return Trained(watch.headline, int(trainer.state.num_input_tokens_seen))
 
@@ -192,7 +205,7 @@ class Rolled:
             self.judgements[place] = judgement
 
 
-class Policy(Guarded, GRPOTrainer):
+class Policy(Guarded, Proved):
     """`trl.GRPOTrainer` with the additions this module's docstring names."""
 
     def __init__(
@@ -233,6 +246,25 @@ class Policy(Guarded, GRPOTrainer):
         self.tokens = 0  # completion tokens since then
         self._sampled: list[list[float]] | None = None  # this generation's log-probabilities, by the engine
         self._present: Micro = {}  # what the loss is being computed of
+        self.sentry: Sentry | None = None
+        self._rolled = Rolled([], [], [])  # the last generation
+        self._rollbacks = 0
+
+    def guard(self, settings: Settings, work: "Work") -> None:
+        """Prove the first step and guard the training, as the settings say."""
+        self._rollbacks = rollbacks(work.dir)
+        if settings.guard is not None and settings.guard.on:
+            self.sentry = Sentry(settings.guard, work, self.evidence)
+        if settings.guard is not None and settings.guard.proofs:
+            if getattr(self, "ref_model", None) is not None:
+                same_vocabulary(self.model, self.accelerator.unwrap_model(self.ref_model))
+            self.first_step = FirstStep(
+                exact=self.exact and self.accelerator.mixed_precision == "no",
+                say=work.say,
+                turn=settings.turn,
+                whole_distribution=self.sampling.top_p == 1 and self.sampling.top_k == 0,
+                eos_learnt=self.top_entropy_quantile == 1 and self.off_policy_mask_threshold is None,
+            )
 
     # --- Rollouts
 
@@ -250,9 +282,14 @@ class Policy(Guarded, GRPOTrainer):
         rolled = self._roll([self.prompts[row] for row in self.rows])
         self._count(rolled.judgements)
         self._replace_flat(rolled)
-        self._sampled = (
-            [each.logprobs or [] for each in rolled.completions] if self.sampling.logprobs else None
-        )
+        self._rolled = rolled
+        for name, value in self._texture().items():
+            self._log_metric(name, value)
+        if self._proving:
+            assert self.first_step is not None
+            self.first_step.generated([p.token_ids for p in rolled.prompts], rolled.completions)
+        told = self.sampling.logprobs or self._proving
+        self._sampled = [each.logprobs or [] for each in rolled.completions] if told else None
         return {
             "prompt_ids": [prompt.token_ids for prompt in rolled.prompts],
             "completion_ids": [completion.token_ids for completion in rolled.completions],
@@ -263,8 +300,9 @@ class Policy(Guarded, GRPOTrainer):
     def _roll(self, prompts: list[Prompt], *purpose: int) -> Rolled:
         """One judged completion for each; `purpose` tells one batch of a generation from another."""
         seeds = self._seeds(len(prompts), *purpose)
+        sampling = replace(self.sampling, logprobs=self.sampling.logprobs or self._proving)
         with self._timed("generation"):
-            completions = self.engine.generate([p.token_ids for p in prompts], self.sampling, seeds=seeds)
+            completions = self.engine.generate([p.token_ids for p in prompts], sampling, seeds=seeds)
         with self._timed("reward"):
             judgements = self.judge(list(zip(prompts, completions, strict=True)))
         self.tokens += sum(len(completion.token_ids) for completion in completions)
@@ -273,8 +311,41 @@ class Policy(Guarded, GRPOTrainer):
     def _seeds(self, count: int, *purpose: int) -> list[int]:
         """Of this generation's completions: of the run's seed, how much came before, and each one's place."""
         first = self.accelerator.process_index * count
-        parts = (self.args.seed, "rollout", self._micro_batches(), *purpose)
+        again = ("rollback", self._rollbacks) if self._rollbacks else ()
+        parts = (self.args.seed, "rollout", *again, self._micro_batches(), *purpose)
         return [derive_seed(*parts, place) for place in range(first, first + count)]
+
+    @property
+    def _proving(self) -> bool:
+        """Whether the first step is under way, and looked at."""
+        return self.first_step is not None and self.state.global_step == 0
+
+    def _texture(self) -> dict[str, float]:
+        """What the guard reads off some of the completions."""
+        rolled = self._rolled
+        places = sampled(len(rolled.completions))
+        ids = [rolled.completions[place].token_ids for place in places]
+        opened = [opens_thinking(rolled.prompts[place].text) for place in places]
+        return texture(decode_completions(self.processing_class, ids), ids, opened)
+
+    def evidence(self) -> list[Row]:
+        """The last generation's completions, with what they were worth."""
+        rolled = self._rolled
+        texts = decode_completions(self.processing_class, [each.token_ids for each in rolled.completions])
+        return [
+            {
+                "row": prompt.row,
+                "prompt": prompt.text,
+                "completion": text,
+                "tokens": len(completion.token_ids),
+                "finish": completion.finish,
+                "passed": judgement.passed,
+                "rewards": dict(judgement.rewards),
+            }
+            for prompt, completion, judgement, text in zip(
+                rolled.prompts, rolled.completions, rolled.judgements, texts, strict=True
+            )
+        ]
 
     def _micro_batches(self) -> int:
         """How many of TRL's micro-batches came before this generation."""
@@ -346,7 +417,13 @@ class Policy(Guarded, GRPOTrainer):
         self._merge(began, [float(micro["completion_mask"].sum()) for micro in micro_batches])
         self._step += 1
         self._require_finite("loss", loss.item())
+        self.prove()
         return loss
+
+    def _require_finite(self, name: str, value: float) -> None:
+        if self.sentry is not None and not math.isfinite(value):
+            self.sentry.see({"step": self.state.global_step + 1, name.replace("gradient ", "grad_"): value})
+        super()._require_finite(name, value)
 
     @contextmanager
     def _alone(self, model: torch.nn.Module, *, last: bool) -> Iterator[None]:
@@ -484,6 +561,7 @@ class Policy(Guarded, GRPOTrainer):
             "grad_norm": logs.get("grad_norm"),
             "loss": logs["loss"],
             "learning_rate": logs.get("learning_rate"),
+            "rollbacks": self._rollbacks or None,
             "tokens_per_second": tokens / seconds,
             **{f"seconds_{what}": spent[what] for what in _TIMED if what in spent or what in _ALWAYS},
             "seconds_training": seconds - sum(spent.values()),
@@ -516,6 +594,8 @@ _TIMED: Final = ("generation", "reward", "sync", "logprobs")
 _ALWAYS: Final = ("generation", "reward")
 
 _COUNTED: Final = (
+    "repetition",
+    "empty_thinking",
     "groups_without_spread",
     "groups_replaced",
     "groups_left_flat",

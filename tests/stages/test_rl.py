@@ -1,6 +1,7 @@
 """The rl stage: from a recipe's words to a policy that `from_pretrained` opens."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from r1pipe.errors import RunFailed, UsageError
 from r1pipe.rewards import REWARDS, RewardInput, make_rewards
 from r1pipe.rewards import each as each_alone
 from r1pipe.rollout import Rollout
-from r1pipe.stage import references
+from r1pipe.stage import counted, references
 from r1pipe.tasks import Item, Task, mixture, task_spec
 from r1pipe.tasks.rows import Rows
 from r1pipe.train.determinism import derive_seed
@@ -76,6 +77,36 @@ def test_what_was_asked_is_kept_beside_the_policy(tiny: Path, tmp_path: Path) ->
     assert rows == [{"task": "countdown", "id": item.id, "question": item.question} for _, item in drawn]
 
 
+def test_the_first_step_is_proved(tiny: Path, tmp_path: Path) -> None:
+    """What was sampled is what is trained, but for rounding; said once, and not where it is turned off."""
+    work, ear = workplace(tmp_path / "zero")
+    rl.run(config(kl=0.01), inputs(model=tiny), work)
+    assert ear.said.count("First step: ratio 1 (sampling differs by ") == 1 and ", KL " in ear.said
+    assert {"repetition", "empty_thinking"} <= set(ear.rows[0])
+    work, ear = workplace(tmp_path / "unproved")
+    rl.run(config(guard={"proofs": False}), inputs(model=tiny), work)
+    assert "First step" not in ear.said
+
+
+def test_a_guard_starts_nothing_over() -> None:
+    """A training that was stopped goes on with another guard: it has no part in the fingerprint."""
+    assert counted(config(guard={"on": False, "window": 8})) == counted(config())
+
+
+def test_a_template_that_ends_in_another_token_is_refused(tiny: Path, tmp_path: Path) -> None:
+    """The model's generation config ends at the template's end of turn, the engine at the EOS alone."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<eos>", "<|user|>"))
+    generation = folder / "generation_config.json"
+    generation.write_text(json.dumps(json.loads(generation.read_text()) | {"eos_token_id": [1, 3]}))
+    work, ear = workplace(tmp_path / "zero")
+    with pytest.raises(RunFailed, match=r"end a turn in '<\|user\|>', and the engine does not stop there"):
+        rl.run(config(), inputs(model=folder), work)
+    assert ear.rows == []
+
+
 def test_what_cannot_be_asked_is_set_aside(tiny: Path, tmp_path: Path) -> None:
     """Of three rows one is broken, and one has 64 tokens where the context of 64 less 16 leaves room for 48:
     both are kept beside the policy with the reason.
@@ -88,7 +119,7 @@ def test_what_cannot_be_asked_is_set_aside(tiny: Path, tmp_path: Path) -> None:
     work, ear = workplace(tmp_path / "zero")
     outcome = rl.run(config(task={"name": "jsonl", "path": str(path)}), inputs(model=tiny), work)
     assert outcome.metrics["set_aside"] == 2
-    assert ear.said == (
+    assert ear.said.partition(" First step: ")[0] == (
         "Set aside as broken or too long for the context: 2 of the prompts. Check of 1 items of jsonl: right "
         "answers 1 of 1 pass (reward 1.10), junk 0 of 4 (largest reward 0.10)."
     )
