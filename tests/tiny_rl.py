@@ -44,7 +44,7 @@ SETTINGS = grpo.Settings(bounds=Bounds(3))
 
 
 def write_talker(folder: Path) -> Path:
-    """A tiny model that ends about every eighth token, so that completions are of all lengths by themselves."""
+    """A tiny model whose every eighth token or so is an EOS: completions are of all lengths by themselves."""
     model, tokenizer = models.open_model(write_tiny(folder))
     ids = torch.randint(5, len(tokenizer), (8, 24), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -149,9 +149,7 @@ def watch(
         patch.setattr(grpo, "Policy", _noted(notes))
         try:
             given = {**OPTIONS, **options}
-            grpo.train(
-                model, tokenizer, asked, notes.judge, WEIGHTS, engine(usual), given, work, settings
-            )
+            grpo.train(model, tokenizer, asked, notes.judge, WEIGHTS, engine(usual), given, work, settings)
         except Interrupted:
             assert stop_after is not None
     return notes.watched(ear, _copy(model))
@@ -225,7 +223,7 @@ def policy_of(talker: Path, weights: Weights) -> LlamaForCausalLM:
 
 
 def distribution(policy: LlamaForCausalLM, drawn: Drawn, temperature: float = 1.0) -> torch.Tensor:
-    """log p of every token before each drawn one, [tokens, vocabulary], by a pass over this one completion."""
+    """log p of every token before each drawn one, [tokens, vocabulary], by a pass over this one alone."""
     ids = torch.tensor([[*drawn.prompt.token_ids, *drawn.rollout.token_ids]])
     logits = policy(input_ids=ids, use_cache=False).logits[0, len(drawn.prompt.token_ids) - 1 : -1]
     return (logits / temperature).log_softmax(-1)
