@@ -60,7 +60,11 @@ def sections(model: type[BaseModel], at: Path = ()) -> Iterator[tuple[Path, dict
 
 
 def complaint(errors: Sequence[ErrorDetails]) -> str:
-    """Say in one sentence what several errors of one value ask for; the members of a union each give one."""
+    """Say in one sentence what several errors of one value ask for; the members of a union each give one.
+
+    A member that has a rule of its own to tell was of the right type: what the others want says nothing.
+    """
+    errors = [error for error in errors if error["type"] == "value_error"] or errors
     wanted: list[str] = []
     others: list[str] = []
     for error in errors:

@@ -40,7 +40,7 @@ from r1pipe.train.callbacks import Row, Watch
 from r1pipe.train.determinism import derive_seed
 from r1pipe.train.evidence import Sentry, rollbacks
 from r1pipe.train.guard import Guard, sampled, texture
-from r1pipe.train.micro_batches import Bounds, Micro, cut, passes, telling_first
+from r1pipe.train.micro_batches import SHARE, TOKEN_SHARE, Bounds, Micro, cut, passes, telling_first
 from r1pipe.train.mismatch import Ratio, ratio
 from r1pipe.train.proofs import FirstStep, Proved, same_vocabulary
 from r1pipe.train.running import Guarded, Trained, defaults, run
@@ -459,8 +459,37 @@ class Policy(Guarded, Proved):
 
     def _compute_loss(self, model: torch.nn.Module, inputs: Micro) -> torch.Tensor:
         self._present = dict(inputs)
+        bonus = self._entropy_weight()  # TRL may move it on within this call
         loss: torch.Tensor = super()._compute_loss(model, self._present)
-        return loss * inputs["share"]
+        means = self._means(bonus)
+        return (loss - means) * inputs[SHARE] + means * inputs[TOKEN_SHARE]
+
+    def _entropy_weight(self) -> float:
+        """What TRL is about to multiply the entropy by."""
+        if not self._entropy_bonus_enabled:
+            return 0.0
+        held_back = self.use_adaptive_entropy and self._last_world_entropy > self.args.entropy_target
+        return 0.0 if held_back else float(self.entropy_coef)
+
+    def _means(self, bonus: float) -> torch.Tensor:
+        """The part of TRL's present loss that is a mean over tokens, whatever the loss itself divides by."""
+        entropies, mask, aux_loss = (
+            self._present[name] for name in ("entropies", "entropy_mask", "aux_loss")
+        )
+        means = torch.zeros((), device=self.accelerator.device)
+        if bonus:
+            means = means - bonus * (entropies * mask).sum() / mask.sum().clamp(min=1)
+        if aux_loss is not None:
+            means = means + self.router_aux_loss_coef * aux_loss
+        return means / self.current_gradient_accumulation_steps
+
+    def get_high_entropy_mask(
+        self, entropies: torch.Tensor, mask: torch.Tensor, threshold: float
+    ) -> torch.Tensor:
+        """As TRL's, the quantile being that of the micro-batch; the entropy bonus acts on these tokens."""
+        chosen: torch.Tensor = super().get_high_entropy_mask(entropies, mask, threshold)
+        self._present["entropy_mask"] = chosen
+        return chosen
 
     # --- Log-probabilities
 
@@ -485,13 +514,22 @@ class Policy(Guarded, Proved):
                     model, input_ids, attention_mask, logits_to_keep, batch_size, **others
                 )
             )
-            if torch.is_grad_enabled() and "sampling_per_token_logps" in self._present and not self.exact:
-                self._correct(result[0].detach())
+            if torch.is_grad_enabled():
+                self._hear(*result)
             return result
         if self.exact and self._sampled is not None and model is self.model:
             return _padded(self._sampled, logits_to_keep, input_ids.device), None, None
         with self._timed("logprobs"):
             return self._logps(model, input_ids, attention_mask, logits_to_keep), None, None
+
+    def _hear(
+        self, logps: torch.Tensor, entropies: torch.Tensor | None, aux_loss: torch.Tensor | None
+    ) -> None:
+        """Note what the pass over the present micro-batch gave, and correct the mismatch by it."""
+        mask = self._present["completion_mask"]
+        self._present |= {"entropies": entropies, "entropy_mask": mask, "aux_loss": aux_loss}
+        if "sampling_per_token_logps" in self._present and not self.exact:
+            self._correct(logps.detach())
 
     def _logps(
         self, model: torch.nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, columns: int

@@ -4,7 +4,8 @@ TRL pads all completions of a generation to the longest of them and cuts it into
 rows. Here the rows of a step are sorted by length and put together up to a number of rows and of tokens, and
 each micro-batch is cut to its own longest row. The step's loss and gradient are those of the uncut step: only
 columns go that no row of a micro-batch attends to, and rows whose advantage is zero, where nothing else pulls
-on them; and every micro-batch carries the `share` that makes the mean of its rows a part of the step's.
+on them; and every micro-batch carries the `share` that makes the mean of its rows a part of the step's, and
+the `token_share` that does so for a mean of its tokens.
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,9 @@ TOKEN_LOSSES: Final = frozenset({"dapo", "cispo", "vespo"})
 
 SHARE: Final = "share"
 """The key of what a micro-batch's loss is multiplied by."""
+
+TOKEN_SHARE: Final = "token_share"
+"""The key of a micro-batch's part of the step's tokens, by which means over tokens add up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +60,12 @@ def cut(rows: Micro, loss_type: str, bounds: Bounds, *, keep: int, count: int = 
         largest = max(range(len(groups)), key=lambda i: len(groups[i]))
         half = len(groups[largest]) // 2
         groups[largest : largest + 1] = [groups[largest][:half], groups[largest][half:]]
-    whole = _weight(rows, loss_type)
+    whole, tokens = _weight(rows, loss_type), _weight(rows, "bnpo")
     result = []
     for group in groups:
         micro = trim(select(rows, torch.tensor(group, device=rows["advantages"].device)))
         share = 1.0 if loss_type in TOKEN_LOSSES else _weight(micro, loss_type) / whole
-        result.append(micro | {SHARE: share})
+        result.append(micro | {SHARE: share, TOKEN_SHARE: float(micro["completion_mask"].sum()) / tokens})
     return result
 
 

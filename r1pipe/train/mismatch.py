@@ -20,7 +20,7 @@ class Ratio:
     weights: torch.Tensor | None
     """[rows, tokens] or [rows, 1]: what each token's loss is multiplied by; None where nothing is."""
     difference: float
-    """Mean |log p(trainer) - log p(engine)| over the tokens."""
+    """Mean |log p(trainer) - log p(engine)| over the tokens whose probability the engine could tell."""
     mean: float
     """Mean of the ratio before it was cut off."""
     largest: float
@@ -34,13 +34,13 @@ def ratio(
 ) -> Ratio:
     """Compare log-probabilities [rows, tokens] of drawn tokens; `mask` is 1 for those that count.
 
-    A token whose probability the engine could not tell (NaN) has the ratio 1.
+    A token whose probability the engine could not tell (NaN) has the ratio 1, and is in none of the figures.
     """
-    difference = torch.nan_to_num((trainer - engine) * mask, nan=0.0)
-    count = mask.sum().clamp(min=1)
+    known = mask.bool() & ~engine.isnan()
+    difference = (trainer - engine).masked_fill(~known, 0.0)
     by_sequence = correction.startswith("sequence")
     ratios = difference.sum(-1, keepdim=True).exp() if by_sequence else difference.exp()
-    counted = mask.any(-1, keepdim=True) if by_sequence else mask.bool()
+    counted = known.any(-1, keepdim=True) if by_sequence else known
     given = ratios[counted]
     beyond = ratios > bound
     if correction == "none":
@@ -51,7 +51,7 @@ def ratio(
         weights = ratios.masked_fill(beyond, 0.0)
     return Ratio(
         weights=weights,
-        difference=float(difference.abs().sum() / count),
+        difference=float(difference.abs().sum() / known.sum().clamp(min=1)),
         mean=float(given.mean()) if len(given) else 1.0,
         largest=float(given.max()) if len(given) else 1.0,
         cut=float(beyond[counted].float().mean()) if len(given) else 0.0,
