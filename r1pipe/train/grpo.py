@@ -33,12 +33,12 @@ from trl import GRPOConfig, GRPOTrainer
 
 from r1pipe.errors import UsageError
 from r1pipe.rollout import Correction, Engine, Rollout, Sampling
-from r1pipe.train import checkpoints
+from r1pipe.train import checkpoints, ranks
 from r1pipe.train.callbacks import Row, Watch
 from r1pipe.train.determinism import derive_seed
 from r1pipe.train.micro_batches import Bounds, Micro, cut, passes, telling_first
 from r1pipe.train.mismatch import Ratio, ratio
-from r1pipe.train.running import Guarded, Trained, defaults, run
+from r1pipe.train.running import Guarded, Trained, defaults, newest, run
 from r1pipe.train.schedule import Leg, legs, value_at
 
 if TYPE_CHECKING:
@@ -118,8 +118,8 @@ def train(
     when a number is no longer finite.
     """
     given = defaults(work) | _DEFAULTS | dict(options)
-    newest = checkpoints.latest(Path(given["output_dir"]))
-    done = checkpoints.step_of(newest) if newest else 0
+    found = newest(Path(given["output_dir"]), work)
+    done = checkpoints.step_of(found) if found else 0
     for leg in legs(given["max_steps"], settings.temperatures, settings.lengths):
         if leg.end <= done and leg.end < given["max_steps"]:
             continue
@@ -140,8 +140,8 @@ def train(
             settings=settings,
         )
         watch = Watch(work, trainer.row, boundary=boundary, keep=trainer.keep, until=leg.end)
-        run(trainer, watch)
-    return Trained(watch.headline, int(trainer.state.num_input_tokens_seen))
+        whole = run(trainer, watch)
+    return Trained(watch.headline, int(trainer.state.num_input_tokens_seen), whole)
 
 
 def _of_leg(settings: Settings, leg: Leg) -> dict[str, Any]:
@@ -242,9 +242,12 @@ class Policy(Guarded, GRPOTrainer):
         """Generate and judge one completion for each of `self.rows`; what TRL wants from a `rollout_func`."""
         with self._timed("sync"):
             self.engine.sync()
-        rolled = self._roll([self.prompts[row] for row in self.rows])
-        self._count(rolled.judgements)
-        self._replace_flat(rolled)
+        before = self.tokens
+        with ranks.gathered(self.model):
+            rolled = self._roll([self.prompts[row] for row in self.rows], range(len(self.rows)))
+            self._count(rolled.judgements)
+            self._replace_flat(rolled)
+        self.tokens = before + ranks.total(self.tokens - before)
         self._sampled = (
             [each.logprobs or [] for each in rolled.completions] if self.sampling.logprobs else None
         )
@@ -255,9 +258,12 @@ class Policy(Guarded, GRPOTrainer):
             "judgement": rolled.judgements,
         }
 
-    def _roll(self, prompts: list[Prompt], *purpose: int) -> Rolled:
-        """One judged completion for each; `purpose` tells one batch of a generation from another."""
-        seeds = self._seeds(len(prompts), *purpose)
+    def _roll(self, prompts: list[Prompt], places: Sequence[int], *purpose: int) -> Rolled:
+        """One judged completion for each, and the places they are drawn for.
+
+        `purpose` tells one batch of a generation from another.
+        """
+        seeds = self._seeds(places, *purpose)
         with self._timed("generation"):
             completions = self.engine.generate([p.token_ids for p in prompts], self.sampling, seeds=seeds)
         with self._timed("reward"):
@@ -265,11 +271,11 @@ class Policy(Guarded, GRPOTrainer):
         self.tokens += sum(len(completion.token_ids) for completion in completions)
         return Rolled(prompts, completions, judgements)
 
-    def _seeds(self, count: int, *purpose: int) -> list[int]:
-        """Of this generation's completions: of the run's seed, how much came before, and each one's place."""
-        first = self.accelerator.process_index * count
+    def _seeds(self, places: Sequence[int], *purpose: int) -> list[int]:
+        """Of the run's seed, how much came before, and a completion's place among those of all ranks."""
+        first = self.accelerator.process_index * len(self.rows)
         parts = (self.args.seed, "rollout", self._micro_batches(), *purpose)
-        return [derive_seed(*parts, place) for place in range(first, first + count)]
+        return [derive_seed(*parts, first + place) for place in places]
 
     def _micro_batches(self) -> int:
         """How many of TRL's micro-batches came before this generation."""
@@ -289,10 +295,10 @@ class Policy(Guarded, GRPOTrainer):
             if not flat:
                 break
             size = self.num_generations
-            chosen = self._seeds(len(flat), attempt, -1)
+            chosen = self._seeds([place * size for place in flat], attempt, -1)
             others = [self.prompts[seed % len(self.prompts)] for seed in chosen]
             places = [place * size + i for place in flat for i in range(size)]
-            rolled.put(places, self._roll([each for each in others for _ in range(size)], attempt))
+            rolled.put(places, self._roll([each for each in others for _ in range(size)], places, attempt))
             replaced += len(flat)
         if self.settings.dynamic_sampling:
             groups = self._groups(rolled.judgements)
@@ -304,12 +310,13 @@ class Policy(Guarded, GRPOTrainer):
 
     def _count(self, judgements: Sequence[Judgement]) -> None:
         """Log what TRL does not: right answers, undecided ones, and groups that teach nothing."""
-        decided = [j.passed for j in judgements if j.passed is not None]
-        self._log_metric("undecided", 1 - len(decided) / len(judgements))
-        if decided:
-            self._log_metric("accuracy", sum(decided) / len(decided))
-        groups = self._groups(judgements)
-        self._log_metric("groups_without_spread", sum(map(_is_flat, groups)) / len(groups))
+        # TRL takes the mean of all that is logged on all ranks, so each completion is logged by itself.
+        for judgement in judgements:
+            self._log_metric("undecided", judgement.passed is None)
+            if judgement.passed is not None:
+                self._log_metric("accuracy", judgement.passed)
+        for group in self._groups(judgements):
+            self._log_metric("groups_without_spread", _is_flat(group))
 
     def _total(self, judgement: Judgement) -> float | None:
         """The weighted sum of the rewards that were given, or None if none was."""
@@ -408,7 +415,8 @@ class Policy(Guarded, GRPOTrainer):
             return result
         if self.exact and self._sampled is not None and model is self.model:
             return _padded(self._sampled, logits_to_keep, input_ids.device), None, None
-        with self._timed("logprobs"):
+        # Ranks read in passes of their own number.
+        with self._timed("logprobs"), ranks.gathered(model):
             return self._logps(model, input_ids, attention_mask, logits_to_keep), None, None
 
     def _logps(
@@ -494,7 +502,7 @@ class Policy(Guarded, GRPOTrainer):
 
     def keep(self, checkpoint: Path) -> None:
         """Put the reference model into a checkpoint, if it is no longer the one training began with."""
-        if self.args.sync_ref_model:
+        if self.args.sync_ref_model and self.is_world_process_zero():
             save_model(self.accelerator.unwrap_model(self.ref_model), str(checkpoint / _REFERENCE))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

@@ -39,6 +39,17 @@ def barrier() -> None:
         distributed.barrier()
 
 
+@contextmanager
+def first_alone() -> Iterator[None]:
+    """Let the first rank go through before the others."""
+    first = not several() or distributed.get_rank() == 0
+    if not first:
+        barrier()
+    yield
+    if first:
+        barrier()
+
+
 def agreed(flag: bool) -> bool:
     """The first rank's flag, in all of them."""
     if not several():

@@ -71,6 +71,14 @@ def defaults(work: "Work") -> dict[str, Any]:
     }
 
 
+def newest(folder: Path, work: "Work") -> Path | None:
+    """The checkpoint to go on from, the same in all ranks; the first one removes halves left by a kill."""
+    if not work.rank:
+        checkpoints.latest(folder)
+    ranks.barrier()
+    return checkpoints.latest(folder)
+
+
 def run(trainer: Trainer, watch: Watch) -> dict[str, torch.Tensor] | None:
     """Train to the end, from the newest whole checkpoint if there is one; return `Trained.weights`.
 
@@ -79,12 +87,8 @@ def run(trainer: Trainer, watch: Watch) -> dict[str, torch.Tensor] | None:
     """
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
-    folder = Path(str(trainer.args.output_dir))
-    if not watch.work.rank:
-        checkpoints.latest(folder)  # removes halves
-    ranks.barrier()
-    newest = checkpoints.latest(folder)
-    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    found = newest(Path(str(trainer.args.output_dir)), watch.work)
+    trainer.train(resume_from_checkpoint=str(found) if found else None)
     if watch.stopped:
         done, of = trainer.state.global_step, trainer.state.max_steps
         raise Interrupted(
