@@ -28,6 +28,11 @@ def node_rank() -> int:
     return int(os.environ.get("NODE_RANK") or os.environ.get("SLURM_NODEID") or 0)
 
 
+def batch_job() -> str:
+    """Which job of the batch system this is, empty for none: the machines of one run have it in common."""
+    return os.environ.get("SLURM_JOB_ID", "")
+
+
 def main_address() -> tuple[str, int]:
     """Where the first machine listens for the others: `MASTER_ADDR` and `MASTER_PORT`."""
     return os.environ.get("MASTER_ADDR") or socket.gethostname(), int(os.environ.get("MASTER_PORT") or 29500)

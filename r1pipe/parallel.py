@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from r1pipe import machine
+from r1pipe.recipe import Recipe
 from r1pipe.stage import NEUTRAL, StageConfig
 
 Parallel = Literal["ddp", "fsdp2", "zero2", "zero3"]
@@ -44,8 +45,25 @@ class ParallelConfig(StageConfig):
         return self
 
 
+def everywhere(recipe: Recipe, gpus: int | None, nodes: int | None) -> list[str]:
+    """The overrides that make every training of a recipe use so many GPUs on each of so many machines.
+
+    With machines alone, each has as many processes as this one has GPUs.
+    """
+    if gpus is None and nodes is None:
+        return []
+    nodes = nodes or 1
+    processes = nodes * (gpus or machine.gpus() or 1)
+    return [
+        f"stages.{name}.{field}"
+        for name, spec in recipe.stages.items()
+        if isinstance(spec.config, ParallelConfig)
+        for field in (f"processes={processes}", f"nodes={nodes}")
+    ]
+
+
 def shared(total: int, of: str, processes: int) -> int:
-    """What one process gets of `total`, which messages call `of`. Raises `ValueError` if it does not divide."""
+    """What one process gets of `total` (`of` in messages). Raises `ValueError` if it does not divide."""
     if total % processes:
         fitting = [number for number in range(1, total + 1) if total % number == 0]
         nearest = sorted(fitting, key=lambda number: abs(number - processes))[:2]

@@ -1,8 +1,9 @@
 """Starting the ranks of a stage by accelerate's launcher, and keeping watch over them.
 
 The launcher (`accelerate launch` with a config of recipes/accelerate/) runs in the stage's own process; it
-starts the ranks and makes them find each other. Beside it a thread listens to every rank on a socket: what the
-first one tells is passed on, `stop` is passed down, and when one dies all are ended, as they would wait for it.
+starts the ranks and makes them find each other. Beside it a thread listens to every rank on a socket: what
+the first one tells is passed on, `stop` is passed down, and when one dies all are ended, as they would wait
+for it for long.
 """
 
 import os
@@ -11,6 +12,7 @@ import socket
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,14 +24,18 @@ import torch
 from accelerate.commands.launch import launch_command, launch_command_parser
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from r1pipe import errors, jsonl, machine, shipped
-from r1pipe.errors import EnvironmentUnfit, Interrupted, R1pipeError, RunFailed, UsageError
+from r1pipe import jsonl, machine, shipped
+from r1pipe.errors import Conflict, EnvironmentUnfit, Interrupted, R1pipeError, RunFailed, UsageError
 from r1pipe.parallel import ParallelConfig, lacks
 from r1pipe.stage import Inputs, Outcome, Work, references
 from r1pipe.train.rank import STOP
 
 MEETING_SECONDS: Final = 300.0
 """In which the ranks must have started and found each other."""
+JOB: Final = "job.json"
+"""What is to be done, in the stage's work folder; machines that join a run look for it."""
+NODE_FAILED: Final = "failed.node"
+"""Begins the name of the file in which a joined machine says what went wrong there."""
 _LOOK_SECONDS = 0.2
 
 
@@ -43,18 +49,36 @@ def on_processes(config: ParallelConfig, inputs: Inputs, work: Work) -> Outcome:
     if missing := lacks(config.parallel, here):
         raise EnvironmentUnfit(" ".join(missing))
     on_gpu = torch.cuda.is_available()
-    work.say(
-        f"Training on {config.processes} processes ({config.parallel}), "
-        f"{'one for each GPU' if on_gpu else 'on the CPU'}."
-    )
-    logs = work.logs or work.dir
-    with tempfile.TemporaryDirectory(prefix="r1pipe-") as folder:  # an address has to be short
+    where = "one for each GPU" if on_gpu else "on the CPU"
+    work.say(f"Training on {config.processes} processes ({config.parallel}), {where}.")
+    for old in work.dir.glob(f"{NODE_FAILED}*"):
+        old.unlink()
+    watched, exits = watch(config, _job(config, inputs, work) | {"on_gpu": on_gpu}, work)
+    first = watched.ends.get(0, {})
+    if error := watched.error(exits):
+        raise error
+    if first["what"] == "stopped":
+        raise Interrupted(first["text"])
+    cost = {
+        "peak_rss_bytes": sum(word.get("peak_rss_bytes", 0) for word in watched.ends.values()),
+        "device": f"{config.processes} x {first['device']}",
+    }
+    told = first["outcome"]
+    return Outcome(told["kind"], Path(told["path"]), told["metrics"], told["tokens"], cost)
+
+
+def watch(config: ParallelConfig, job: Mapping[str, Any], work: Work) -> tuple["Watched", dict[int, int]]:
+    """Start this machine's ranks of a job and wait for their end.
+
+    Returns what was heard of them, and the exit codes of those that failed, by their place on this machine.
+    """
+    path = work.dir / (f"job.node{machine.node_rank()}.json" if machine.node_rank() else JOB)
+    with tempfile.TemporaryDirectory(prefix="r1pipe-") as folder:  # the address of a socket has to be short
         address = str(Path(folder) / "ranks")
-        job = _job(config, inputs, work) | {"address": address, "logs": str(logs), "on_gpu": on_gpu}
-        jsonl.write_json(work.dir / "job.json", job)
-        with _Watched(address, here, work) as watched:
-            exits = _launch(config, work.dir / "job.json", on_gpu)
-    return watched.outcome(exits, logs)
+        with Watched(address, config, work) as watched:
+            jsonl.write_json(path, {**job, "address": address})
+            exits = _launch(config, path, job["on_gpu"])
+    return watched, exits
 
 
 def _job(config: ParallelConfig, inputs: Inputs, work: Work) -> dict[str, Any]:
@@ -73,6 +97,9 @@ def _job(config: ParallelConfig, inputs: Inputs, work: Work) -> dict[str, Any]:
         "name": work.name,
         "seed": work.seed,
         "threads": config.threads,
+        "logs": str((work.logs or work.dir).resolve()),
+        "launch": uuid.uuid4().hex,
+        "batch_job": machine.batch_job(),
         "dir": str(work.dir.resolve()),
         "metrics": str(work.metrics.resolve()),
     }
@@ -124,24 +151,25 @@ class _Rank:
     """Its last word."""
 
 
-class _Watched:
-    """The thread that listens to the ranks of this machine."""
+class Watched:
+    """The ranks of this machine, and the thread that listens to them."""
 
-    def __init__(self, address: str, count: int, work: Work) -> None:
-        self._count = count
+    def __init__(self, address: str, config: ParallelConfig, work: Work) -> None:
+        self._count = config.processes // config.nodes
+        self._joined = config.nodes > 1
         self._work = work
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(address)
-        self._server.listen(count)
+        self._server.listen(self._count)
         self._ranks: list[_Rank] = []
         self._first: _Rank | None = None
         """The rank that broke first."""
-        self._late = ""
-        """What was waited for in vain."""
+        self._trouble = ""
+        """What else went wrong."""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "_Watched":
+    def __enter__(self) -> "Watched":
         self._thread.start()
         return self
 
@@ -155,38 +183,34 @@ class _Watched:
             rank.pipe.close()
         self._server.close()
 
-    def outcome(self, exits: Mapping[int, int], logs: Path) -> Outcome:
-        """What the first rank handed back. Raises what went wrong."""
-        words = {rank.number: rank.end for rank in self._ranks}
-        first = words.get(0, {})
-        if self._first is None and first.get("what") == "stopped":
-            raise Interrupted(first["text"])
-        if first.get("what") != "done":
-            raise self._failure(exits, logs)
-        cost = {
-            "peak_rss_bytes": sum(word.get("peak_rss_bytes", 0) for word in words.values()),
-            "device": first["device"] if self._count == 1 else f"{self._count} x {first['device']}",
-        }
-        told = first["outcome"]
-        return Outcome(told["kind"], Path(told["path"]), told["metrics"], told["tokens"], cost)
+    @property
+    def ends(self) -> dict[int, dict[str, Any]]:
+        """The last word of each rank that said one."""
+        return {rank.number: rank.end for rank in self._ranks if rank.end}
 
-    def _failure(self, exits: Mapping[int, int], logs: Path) -> R1pipeError:
-        if self._first is None:
-            dead = min(exits, default=0)
-            reason = self._late or f"rank {dead} {_death(exits.get(dead))}"
-            return RunFailed(f"{reason}. {_log(logs, self._work.name, dead)}")
-        rank = self._first
+    def error(self, exits: Mapping[int, int]) -> R1pipeError | None:
+        """What went wrong, in the words of the rank that broke first; None if all went well."""
+        if self._trouble:
+            return RunFailed(f"{self._trouble}. {self._log(0)}")
+        if (rank := self._first) is None:
+            if len(self.ends) == self._count:
+                return None
+            place = min(exits, default=0)
+            return RunFailed(f"rank {place} {_death(exits.get(place))}. {self._log(place)}")
         if not rank.end:
-            local = rank.number - min(each.number for each in self._ranks)
-            died = _death(exits.get(local))
+            place = rank.number - min(each.number for each in self._ranks)
             return RunFailed(
-                f"rank {rank.number} (process {rank.pid}) {died}; the others were ended, as they would have "
-                f"waited for it. {_log(logs, self._work.name, rank.number)}"
+                f"rank {rank.number} (process {rank.pid}) {_death(exits.get(place))}; the others were ended, "
+                f"as they would have waited for it. {self._log(rank.number)}"
             )
-        kinds = {kind.exit_code: kind for kind in (UsageError, errors.EnvironmentUnfit, errors.Conflict)}
+        kinds = {kind.exit_code: kind for kind in (UsageError, EnvironmentUnfit, Conflict)}
         kind = kinds.get(rank.end["exit_code"], RunFailed)
         said = rank.end["error"].rstrip(".")
-        return kind(f"{said}. {_log(logs, self._work.name, rank.number)}" if rank.number else said)
+        return kind(f"{said}. {self._log(rank.number)}" if rank.number else said)
+
+    def _log(self, rank: int) -> str:
+        name = f"{self._work.name}.rank{rank}.log" if rank else f"{self._work.name}.log"
+        return f"Its log is {(self._work.logs or self._work.dir) / name}"
 
     # The thread
 
@@ -198,13 +222,16 @@ class _Watched:
                 stopping = self._pass_stop()
             met = len(self._ranks) == self._count and all(rank.ready for rank in self._ranks)
             if not met and time.monotonic() > deadline:
-                waited = [rank.number for rank in self._ranks if not rank.ready]
-                self._late = (
-                    f"the ranks did not find each other within {MEETING_SECONDS:.0f} seconds: "
-                    f"{len(self._ranks)} of {self._count} started, {waited or 'none'} of them still waiting"
+                self._give_up(
+                    f"the ranks did not find each other within {MEETING_SECONDS:.0f} seconds; "
+                    f"{len(self._ranks)} of {self._count} had started"
                 )
-                self._kill()
-                return
+            elif self._joined and (failed := sorted(self._work.dir.glob(f"{NODE_FAILED}*"))):
+                self._give_up(jsonl.loads(failed[0].read_bytes())["error"].rstrip("."))
+
+    def _give_up(self, trouble: str) -> None:
+        self._trouble = self._trouble or trouble
+        self._kill()
 
     def _listen(self, seconds: float = _LOOK_SECONDS) -> bool:
         """Take what the ranks say within so many seconds; return whether there was anything."""
@@ -263,7 +290,3 @@ def _death(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
         return f"was ended by {signal.Signals(-exit_code).name}"
     return f"ended with exit code {exit_code} and said nothing"
-
-
-def _log(logs: Path, stage: str, rank: int) -> str:
-    return f"Its log is {logs / (f'{stage}.rank{rank}.log' if rank else f'{stage}.log')}"

@@ -68,8 +68,8 @@ def publish(
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, state_dict=dict(weights) if weights is not None else None)
     tokenizer.save_pretrained(folder)
-    for weights in folder.glob("*.safetensors"):  # written for their owner's eyes only, unlike all else
-        weights.chmod((folder / "config.json").stat().st_mode)
+    for part in folder.glob("*.safetensors"):  # written for their owner's eyes only, unlike all else
+        part.chmod((folder / "config.json").stat().st_mode)
     return folder
 
 

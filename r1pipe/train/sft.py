@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
+from r1pipe.train import ranks
 from r1pipe.train.callbacks import Row, Watch
 from r1pipe.train.determinism import bucketed, derive_seed, epochs_of
 from r1pipe.train.examples import Example
-from r1pipe.train import ranks
 from r1pipe.train.running import Guarded, Trained, defaults, run
 
 if TYPE_CHECKING:
