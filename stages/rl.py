@@ -254,6 +254,8 @@ class Config(ParallelConfig):
 def check(config: Config) -> list[str]:
     """Say what this machine lacks, and what is wrong with the options passed through to the trainer."""
     lacking = lacks(config.parallel, config.processes // config.nodes)
+    if config.parallel != "ddp" and config.trainer.get("sync_ref_model"):
+        lacking.append("parallel: a reference that moves is kept whole by every process; set `parallel: ddp`")
     if not config.trainer:
         return lacking
     from trl import GRPOConfig

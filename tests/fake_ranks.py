@@ -1,4 +1,4 @@
-"""A stage on several processes that costs little: what its ranks do to each other is what the tests look at."""
+"""A stage on several processes that costs little: tests look at what its ranks do to each other."""
 
 import os
 import signal

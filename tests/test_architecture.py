@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GROUPS: dict[str, set[str]] = {
     "foundation": {
         "artifact", "card", "checkpoint", "errors", "external", "fingerprint", "hints", "hub", "integrity",
-        "jsonl", "machine", "manifest", "marked", "prompting", "recipe", "shipped", "stage", "text",
+        "jsonl", "machine", "manifest", "marked", "parallel", "prompting", "recipe", "shipped", "stage", "text",
     },
     "rooms": {"curate", "measure", "rewards", "rollout", "tasks", "train", "verify", "world"},
     "stages": {"stages"},

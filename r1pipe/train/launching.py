@@ -32,6 +32,8 @@ from r1pipe.train.rank import STOP
 
 MEETING_SECONDS: Final = 300.0
 """In which the ranks must have started and found each other."""
+AFAR_SECONDS: Final = 10.0
+"""In which another machine that failed first has said so on the shared disk."""
 JOB: Final = "job.json"
 """What is to be done, in the stage's work folder; machines that join a run look for it."""
 NODE_FAILED: Final = "failed.node"
@@ -56,7 +58,7 @@ def on_processes(config: ParallelConfig, inputs: Inputs, work: Work) -> Outcome:
     watched, exits = watch(config, _job(config, inputs, work) | {"on_gpu": on_gpu}, work)
     first = watched.ends.get(0, {})
     if error := watched.error(exits):
-        raise error
+        raise _root_cause(error, config, work)
     if first["what"] == "stopped":
         raise Interrupted(first["text"])
     cost = {
@@ -65,6 +67,20 @@ def on_processes(config: ParallelConfig, inputs: Inputs, work: Work) -> Outcome:
     }
     told = first["outcome"]
     return Outcome(told["kind"], Path(told["path"]), told["metrics"], told["tokens"], cost)
+
+
+def _root_cause(error: R1pipeError, config: ParallelConfig, work: Work) -> R1pipeError:
+    """What another machine has to say, if anything: a rank here may only have missed one that died there."""
+    deadline = time.monotonic() + (AFAR_SECONDS if config.nodes > 1 else 0)
+    while not (said := _from_afar(work)) and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+    return RunFailed(said) if said else error
+
+
+def _from_afar(work: Work) -> str:
+    """What went wrong on a machine that joined the run, in its words."""
+    failed = sorted(work.dir.glob(f"{NODE_FAILED}*"))
+    return str(jsonl.loads(failed[0].read_bytes())["error"]) if failed else ""
 
 
 def watch(config: ParallelConfig, job: Mapping[str, Any], work: Work) -> tuple["Watched", dict[int, int]]:
@@ -191,7 +207,7 @@ class Watched:
     def error(self, exits: Mapping[int, int]) -> R1pipeError | None:
         """What went wrong, in the words of the rank that broke first; None if all went well."""
         if self._trouble:
-            return RunFailed(f"{self._trouble}. {self._log(0)}")
+            return RunFailed(self._trouble)
         if (rank := self._first) is None:
             if len(self.ends) == self._count:
                 return None
@@ -224,10 +240,10 @@ class Watched:
             if not met and time.monotonic() > deadline:
                 self._give_up(
                     f"the ranks did not find each other within {MEETING_SECONDS:.0f} seconds; "
-                    f"{len(self._ranks)} of {self._count} had started"
+                    f"{len(self._ranks)} of {self._count} had started. {self._log(0)}"
                 )
-            elif self._joined and (failed := sorted(self._work.dir.glob(f"{NODE_FAILED}*"))):
-                self._give_up(jsonl.loads(failed[0].read_bytes())["error"].rstrip("."))
+            elif self._joined and (said := _from_afar(self._work)):
+                self._give_up(said)
 
     def _give_up(self, trouble: str) -> None:
         self._trouble = self._trouble or trouble

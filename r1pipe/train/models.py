@@ -66,7 +66,10 @@ def publish(
     text_config.pad_token_id = tokenizer.pad_token_id
     text_config.use_cache = True  # trainers turn it off
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder, state_dict=dict(weights) if weights is not None else None)
+    # Gathered weights no longer show which of them are one and the same.
+    tied = model.all_tied_weights_keys if weights is not None else ()
+    whole = {name: weight for name, weight in weights.items() if name not in tied} if weights else None
+    model.save_pretrained(folder, state_dict=whole)
     tokenizer.save_pretrained(folder)
     for part in folder.glob("*.safetensors"):  # written for their owner's eyes only, unlike all else
         part.chmod((folder / "config.json").stat().st_mode)

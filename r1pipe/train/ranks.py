@@ -7,13 +7,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, broadcast, gather
 from torch import distributed
 from torch.distributed.fsdp import FSDPModule
-from transformers import Trainer
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 WAIT = timedelta(minutes=30)
 """How long a rank waits for the others in a collective before it gives up."""
@@ -64,7 +67,7 @@ def total(number: int) -> int:
     return int(gather(torch.tensor(number, device=PartialState().device)).sum().item())
 
 
-def whole_weights(trainer: Trainer) -> dict[str, torch.Tensor] | None:
+def whole_weights(trainer: "Trainer") -> dict[str, torch.Tensor] | None:
     """Weights gathered from all ranks, on the CPU of the first; None where each rank's model holds them."""
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     return trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
