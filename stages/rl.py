@@ -219,8 +219,8 @@ class Config(ParallelConfig):
         self.share  # noqa: B018 - raises where it does not divide
         if self.parallel != "ddp" and self.reference_every is not None:
             raise ValueError(
-                f"parallel = {self.parallel} does not go with reference_every: a reference that moves is kept "
-                "whole by every process; set parallel: ddp"
+                f"parallel = {self.parallel} does not go with reference_every: a reference that moves is "
+                "kept whole by every process; set parallel: ddp"
             )
         return self
 

@@ -32,6 +32,8 @@ from r1pipe.train.rank import STOP
 
 MEETING_SECONDS: Final = 300.0
 """In which the ranks must have started and found each other."""
+LEAVING_SECONDS: Final = 30.0
+"""In which the others must have ended after the first rank has said its last word."""
 AFAR_SECONDS: Final = 10.0
 """In which another machine that failed first has said so on the shared disk."""
 JOB: Final = "job.json"
@@ -182,6 +184,7 @@ class Watched:
         """The rank that broke first."""
         self._trouble = ""
         """What else went wrong."""
+        self._last_word = 0.0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -209,7 +212,7 @@ class Watched:
         if self._trouble:
             return RunFailed(self._trouble)
         if (rank := self._first) is None:
-            if len(self.ends) == self._count:
+            if len(self.ends) == self._count or self._is_over():
                 return None
             place = min(exits, default=0)
             return RunFailed(f"rank {place} {_death(exits.get(place))}. {self._log(place)}")
@@ -242,8 +245,15 @@ class Watched:
                     f"the ranks did not find each other within {MEETING_SECONDS:.0f} seconds; "
                     f"{len(self._ranks)} of {self._count} had started. {self._log(0)}"
                 )
+            elif self._is_over() and time.monotonic() > self._last_word + LEAVING_SECONDS:
+                self._kill()
+                return
             elif self._joined and (said := _from_afar(self._work)):
                 self._give_up(said)
+
+    def _is_over(self) -> bool:
+        """Whether the first rank is through; what becomes of the others then is no matter."""
+        return self.ends.get(0, {}).get("what") in ("done", "stopped")
 
     def _give_up(self, trouble: str) -> None:
         self._trouble = self._trouble or trouble
@@ -259,7 +269,7 @@ class Watched:
                 self._ranks.append(_Rank(connection.Connection(self._server.accept()[0].detach())))
             elif not self._hear(waiting[sign]):  # type: ignore[index]
                 broken.append(waiting[sign])  # type: ignore[index]
-        if broken and self._first is None:
+        if broken and self._first is None and not self._is_over():
             # Whoever died says nothing; what the others say then is that they miss it.
             self._first = min(broken, key=lambda rank: bool(rank.end))
             self._kill()
@@ -280,7 +290,7 @@ class Watched:
             case "event":
                 self._work.sink.event(message["kind"], self._work.name, **message["fields"])
             case _:
-                rank.end = message
+                rank.end, self._last_word = message, time.monotonic()
         return message["what"] != "failed"
 
     def _pass_stop(self) -> bool:

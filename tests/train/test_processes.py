@@ -70,7 +70,7 @@ def test_a_step_is_shared_out():
     assert sft.Config(**given, processes=2, micro_batch=4).micro_batches == (4, 4)
     assert sft.Config(**given, processes=8, micro_batch=16).micro_batches == (4, 1)
     policy = rl.Config(model="base", task="countdown", prompts_per_step=32, group_size=8, processes=8)
-    assert policy.micro_batches == (16, 2)
+    assert policy.share == 32
 
 
 def test_the_number_of_processes_reruns_nothing():
