@@ -384,7 +384,8 @@ class Policy(Guarded, GRPOTrainer):
 
     def _compute_loss(self, model: torch.nn.Module, inputs: Micro) -> torch.Tensor:
         self._present = dict(inputs)
-        loss: torch.Tensor = super()._compute_loss(model, self._present)
+        with ranks.ragged(self.accelerator):  # micro-batches have rows of their own number on every rank
+            loss: torch.Tensor = super()._compute_loss(model, self._present)
         return loss * inputs["share"]
 
     # --- Log-probabilities

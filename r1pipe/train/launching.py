@@ -6,9 +6,11 @@ the first one tells is passed on, `stop` is passed down, and when one dies all a
 for it for long.
 """
 
+import math
 import os
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -32,6 +34,8 @@ from r1pipe.train.rank import STOP
 
 MEETING_SECONDS: Final = 300.0
 """In which the ranks must have started and found each other."""
+WORDS_SECONDS: Final = 1.5
+"""For which a rank that fails with an error is not believed to be the first, should another have died."""
 LEAVING_SECONDS: Final = 30.0
 """In which the others must have ended after the first rank has said its last word."""
 AFAR_SECONDS: Final = 10.0
@@ -139,7 +143,10 @@ def _launch(config: ParallelConfig, job: Path, on_gpu: bool) -> dict[int, int]:
     args = launch_command_parser().parse_args([*told, "--module", "r1pipe.train.rank", str(job.resolve())])
     args.signals_to_handle = "SIGQUIT"  # Ctrl-C and SIGTERM stay the business of the run's process
     before = dict(os.environ)
-    os.environ |= {"ACCELERATE_USE_CPU": str(not on_gpu).lower(), "PYTHONPATH": _python_path()}
+    # The ranks import what this process would, wherever it was started.
+    path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)])
+    cpu = str(not on_gpu).lower()
+    os.environ |= {"ACCELERATE_USE_CPU": cpu, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
     try:
         launch_command(args)
     except ChildFailedError as error:
@@ -148,12 +155,6 @@ def _launch(config: ParallelConfig, job: Path, on_gpu: bool) -> dict[int, int]:
         os.environ.clear()
         os.environ.update(before)
     return {}
-
-
-def _python_path() -> str:
-    """The ranks import the same r1pipe as this process."""
-    root = str(Path(__file__).resolve().parents[2])
-    return os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
 
 
 @dataclass
@@ -185,6 +186,7 @@ class Watched:
         self._trouble = ""
         """What else went wrong."""
         self._last_word = 0.0
+        self._killed = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -234,13 +236,17 @@ class Watched:
     # The thread
 
     def _watch(self) -> None:
-        deadline, stopping = time.monotonic() + MEETING_SECONDS, False
+        deadline, stopping, broke = time.monotonic() + MEETING_SECONDS, False, math.inf
         while not self._over.is_set():
             self._listen()
             if self._work.stopping() and not stopping:
                 stopping = self._pass_stop()
             met = len(self._ranks) == self._count and all(rank.ready for rank in self._ranks)
-            if not met and time.monotonic() > deadline:
+            if self._first is not None:
+                broke = min(broke, time.monotonic())
+                if not self._first.end or time.monotonic() > broke + WORDS_SECONDS:
+                    self._kill()
+            elif not met and time.monotonic() > deadline:
                 self._give_up(
                     f"the ranks did not find each other within {MEETING_SECONDS:.0f} seconds; "
                     f"{len(self._ranks)} of {self._count} had started. {self._log(0)}"
@@ -269,10 +275,10 @@ class Watched:
                 self._ranks.append(_Rank(connection.Connection(self._server.accept()[0].detach())))
             elif not self._hear(waiting[sign]):  # type: ignore[index]
                 broken.append(waiting[sign])  # type: ignore[index]
-        if broken and self._first is None and not self._is_over():
-            # Whoever died says nothing; what the others say then is that they miss it.
-            self._first = min(broken, key=lambda rank: bool(rank.end))
-            self._kill()
+        for rank in broken:
+            # Whoever died says nothing; what the others say is that they miss it, and some say it sooner.
+            if not self._killed and not self._is_over() and (self._first is None or not rank.end):
+                self._first = rank if self._first is None or self._first.end else self._first
         return bool(signs)
 
     def _hear(self, rank: _Rank) -> bool:
@@ -304,6 +310,7 @@ class Watched:
 
     def _kill(self) -> None:
         """End what is left of the ranks; each leads a process group of its own."""
+        self._killed = True
         for rank in self._ranks:
             if rank.pid and rank.end.get("what") not in ("done", "stopped"):
                 with suppress(OSError):

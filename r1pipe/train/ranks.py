@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, broadcast, gather
 from torch import distributed
 from torch.distributed.fsdp import FSDPModule
@@ -65,6 +65,23 @@ def total(number: int) -> int:
     if not several():
         return number
     return int(gather(torch.tensor(number, device=PartialState().device)).sum().item())
+
+
+@contextmanager
+def ragged(accelerator: Accelerator) -> Iterator[None]:
+    """Let ranks gather tensors of unequal length: what is missing is NaN, which TRL's extremes ignore."""
+    plain = accelerator.gather
+
+    def gather_padded(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dim():
+            tensor = accelerator.pad_across_processes(tensor, pad_index=torch.nan)
+        return plain(tensor)
+
+    accelerator.gather = gather_padded if several() else plain
+    try:
+        yield
+    finally:
+        accelerator.gather = plain
 
 
 def whole_weights(trainer: "Trainer") -> dict[str, torch.Tensor] | None:
