@@ -81,6 +81,18 @@ Force = Annotated[
     list[str] | None,
     typer.Option("--force", metavar="STAGE", help="Run this stage again whatever its state."),
 ]
+Gpus = Annotated[
+    int | None,
+    typer.Option(
+        "--gpus", min=1, metavar="N", help="Train on so many processes, one for each GPU of a machine."
+    ),
+]
+Nodes = Annotated[
+    int | None,
+    typer.Option(
+        "--nodes", min=1, metavar="M", help="Train on so many machines, on each of which this command runs."
+    ),
+]
 _RUNS, _STAGES, _LOOK = "Runs", "One stage alone", "Looking"
 
 
@@ -128,6 +140,8 @@ def run(
         typer.Option("--jobs", min=1, help="Stages side by side; by default two on a CPU, one on a GPU."),
     ] = None,
     force: Force = None,
+    gpus: Gpus = None,
+    nodes: Nodes = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -139,15 +153,27 @@ def run(
 ) -> None:
     """Run a recipe: every stage that is not up to date. The same command goes on after any stop."""
     with _output(as_json, debug) as output:
-        from r1pipe import machine, pipeline
+        from r1pipe import machine, parallel, pipeline
         from r1pipe.recipe import load_recipe
         from stages import VERBS
 
         loaded = load_recipe(recipe, VERBS, overrides or (), files_exist=not dry_run)
+        if spread := parallel.everywhere(loaded, gpus, nodes):
+            loaded = load_recipe(recipe, VERBS, [*spread, *(overrides or ())], files_exist=not dry_run)
         if dry_run:
             _show_dry_run(output, loaded)
             return
         folder = out or Path("runs") / loaded.name
+        if nodes is not None and nodes > 1 and machine.node_rank() > 0:
+            import signal
+
+            from r1pipe.children import handling
+            from r1pipe.train.joining import join
+
+            with handling(signal.SIG_IGN):  # the first machine says when to stop
+                joined = join(folder)
+            output.result({"run": str(folder), "joined": joined}, f"Trained along in {joined} stages.")
+            return
         made = pipeline.run(
             loaded, folder, jobs=jobs or machine.default_jobs(), sink=output, force=force or ()
         )

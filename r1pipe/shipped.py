@@ -35,6 +35,11 @@ def recipe_path(name: str) -> Path:
     )
 
 
+def accelerate_config(name: str) -> Path:
+    """The accelerate config of this name, one of `r1pipe.parallel.Parallel`."""
+    return recipes_dir() / "accelerate" / f"{name}.yaml"
+
+
 def recipe_header(path: Path) -> list[str]:
     """The comment lines a recipe opens with, bare of `#`: what it is, the hardware, minutes, score, command.
 

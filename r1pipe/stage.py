@@ -55,7 +55,7 @@ DataPath = Annotated[str, Ref("path")]
 
 @dataclass(frozen=True, slots=True)
 class Neutral:
-    """Marks a field that cannot change the result; see `NEUTRAL`."""
+    """Marks a field that cannot change the result, or no more than another machine would; see `NEUTRAL`."""
 
 
 NEUTRAL = Neutral()
@@ -201,9 +201,16 @@ class Work:
     metrics: Path
     """`metrics/<stage>.jsonl` of the run."""
     stop: threading.Event = field(default_factory=threading.Event)
+    logs: Path | None = None
+    """The folder of what a stage's processes print; `dir` if there is none."""
+    rank: int | None = None
+    """Which of the stage's ranks this process is; None where the stage is one process. Only the first rank
+    writes and tells: the rows and words of the others are passed over here."""
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Record one row of metrics (it carries `step`) in the run and show it as one line."""
+        if self.rank:
+            return
         self.metrics.parent.mkdir(parents=True, exist_ok=True)
         with jsonl.Journal(self.metrics) as journal:
             journal.append([dict(row)])
@@ -211,7 +218,7 @@ class Work:
 
     def rewind(self, step: int) -> None:
         """Cut the rows after `step`: a resumed stage goes through those again and would log them twice."""
-        if not self.metrics.exists():
+        if self.rank or not self.metrics.exists():
             return
         with jsonl.Journal(self.metrics) as journal:
             rows = journal.rows()
@@ -221,11 +228,13 @@ class Work:
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Say how far the stage is, as often as it likes; nothing is recorded."""
-        self.sink.event("progress", self.name, done=done, total=total, unit=unit)
+        if not self.rank:
+            self.sink.event("progress", self.name, done=done, total=total, unit=unit)
 
     def say(self, text: str) -> None:
         """Tell the user one plain sentence, which the run's events keep."""
-        self.sink.event("say", self.name, text=text)
+        if not self.rank:
+            self.sink.event("say", self.name, text=text)
 
     def stopping(self) -> bool:
         """Whether the user asked to stop: save what a resume needs, then raise `Interrupted`."""
@@ -251,6 +260,9 @@ class Outcome:
     """Headline numbers for the manifest, e.g. the last loss or the share of kept traces."""
     tokens: int | None = None
     """Tokens trained on or generated, for the cost."""
+    cost: dict[str, Any] = field(default_factory=dict)
+    """What the stage knows better than its process does, where others did the work: `peak_rss_bytes`,
+    `device`."""
 
 
 class StageModule(Protocol):

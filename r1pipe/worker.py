@@ -5,12 +5,10 @@ The parent sends one word, `stop`; when its end closes, the parent is gone and t
 nobody writes in a run that nobody holds.
 """
 
-import ctypes
 import errno
 import os
 import resource
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -24,7 +22,7 @@ from typing import Any, Self, cast
 
 import filelock
 
-from r1pipe import jsonl
+from r1pipe import jsonl, machine
 from r1pipe.artifact import Artifact, Cost, Manifest, Parent
 from r1pipe.errors import Interrupted, R1pipeError
 from r1pipe.external import open_external
@@ -35,7 +33,6 @@ from r1pipe.run import BEGUN, RunFolder
 from r1pipe.stage import Inputs, Outcome, StageConfig, StageModule, Work, counted
 
 STOP = b"stop"
-_PR_SET_PDEATHSIG = 1
 _LOCK_SECONDS = 30  # for the child of a parent that was just killed to notice it
 
 
@@ -54,13 +51,14 @@ def run_stage(job: Job, pipe: Connection) -> None:
     """Run and publish one stage, and tell the parent; the body of a child process."""
     folder, name = RunFolder(job.run_dir), job.spec.name
     _live_and_die_with_the_parent(pipe)
-    _print_into(folder.log(name))
-    _use_threads(job.spec.config.threads)
+    machine.print_into(folder.log(name))
+    machine.use_threads(job.spec.config.threads)
     with _Report(pipe, job.run_dir) as report:
         # Held for as long as this process lives, so that nobody takes up the work of one that is still dying.
         lock = filelock.FileLock(folder.work(name).with_name(f".{name}.lock"), timeout=_LOCK_SECONDS)
         with lock, _spent(folder.work(name) / BEGUN) as spent:
-            work = Work(folder.work(name), name, job.seed, report, folder.metrics(name), report.stop)
+            logs = folder.log(name).parent
+            work = Work(folder.work(name), name, job.seed, report, folder.metrics(name), report.stop, logs)
             inputs = _open_inputs(job)
             module = cast(StageModule, import_module(job.module))
             outcome = module.run(job.spec.config, inputs, work)
@@ -136,30 +134,7 @@ def _is_full(folder: Path) -> bool:
 def _live_and_die_with_the_parent(pipe: Connection) -> None:
     """Be a group of its own, which Ctrl-C in the terminal does not reach: the parent says when to stop."""
     os.setpgid(0, 0)
-    if sys.platform == "linux":  # should the server that forked this process be killed
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _print_into(log: Path) -> None:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(descriptor, stream.fileno())
-    os.close(descriptor)
-
-
-def _use_threads(threads: int) -> None:
-    """Set the number for the libraries already loaded, and by the environment for those still to come."""
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[variable] = str(threads)
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(threads)
-
-
-def _peak_rss() -> int:
-    """Return the most memory this process ever held, in bytes."""
-    kibibytes = 1024 if sys.platform == "linux" else 1  # macOS counts bytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kibibytes
+    machine.die_with_the_parent()  # should the server that forked this process be killed
 
 
 # --- The stage
@@ -193,7 +168,10 @@ def _manifest(
         fingerprint_config=counted(job.spec.config),
         seed=job.seed,
         metrics=outcome.metrics,
-        cost=Cost(tokens=outcome.tokens, peak_rss_bytes=_peak_rss(), device=_device(), **cost),
+        cost=Cost(
+            tokens=outcome.tokens,
+            **{"peak_rss_bytes": machine.peak_rss(), "device": machine.device(), **outcome.cost, **cost},
+        ),
     )
 
 
@@ -202,13 +180,6 @@ def _parent(given: Given, artifact: Artifact, run_dir: Path) -> Parent:
     path = path.relative_to(run) if path.is_relative_to(run) else path
     name = given.label if is_hub_id(given.label) else artifact.name
     return Parent(role=given.role, name=name, fingerprint=given.fingerprint, path=path.as_posix())
-
-
-def _device() -> str:
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        return str(torch.cuda.get_device_name())
-    return "cpu"
 
 
 class _Spent:

@@ -12,6 +12,7 @@ from r1pipe.batches import BatchPlan
 from r1pipe.errors import UsageError
 from r1pipe.measure.language import Language
 from r1pipe.measure.samples import SampleRow
+from r1pipe.parallel import ParallelConfig, lacks, shared
 from r1pipe.prompting import Template, opens_thinking, parse
 from r1pipe.rewards import (
     AskedItem,
@@ -27,7 +28,7 @@ from r1pipe.rollout import Correction, Engine, Rollout, Sampling
 from r1pipe.rollout.asking import Question, ask, judged_rows
 from r1pipe.rollout.pass_rates import PassRate, Rates, key_of
 from r1pipe.rollout.specs import AnyEngine, AutoSpec
-from r1pipe.stage import NEUTRAL, CheckpointRef, Inputs, Outcome, StageConfig, Work
+from r1pipe.stage import NEUTRAL, CheckpointRef, Inputs, Outcome, Work
 from r1pipe.tasks import Item, Task, TaskSpecs, mixture
 from r1pipe.tasks.base import judge_all
 from r1pipe.train import lora
@@ -98,7 +99,7 @@ ALARM_EVERY: Final = 50
 """Generations after which it is said again that too many verdicts are undecided."""
 
 
-class Config(StageConfig):
+class Config(ParallelConfig):
     """What the `rl` stage reads from a recipe. One optimiser step learns from one fresh rollout."""
 
     makes: ClassVar = "checkpoint"
@@ -135,7 +136,8 @@ class Config(StageConfig):
     group_size: int = Field(default=8, ge=2)
     """Completions per prompt; a completion's advantage is measured against its group."""
     prompts_per_step: int = Field(default=32, ge=1)
-    """Prompts per optimiser step, which learns from `prompts_per_step` x `group_size` completions."""
+    """Prompts per optimiser step, which learns from `prompts_per_step` x `group_size` completions; of all
+    processes together."""
     minibatches: int = Field(default=1, ge=1)
     """Optimiser steps that share a rollout. Its prompts are generated at once, `minibatches` x
     `prompts_per_step` of them, and cut into as many steps; after the first of them the policy is no longer
@@ -179,7 +181,8 @@ class Config(StageConfig):
     mismatch_bound: float = Field(default=2.0, ge=1)
     """The largest ratio of trainer to engine that counts in full."""
     micro_batch: int = Field(default=16, ge=1)
-    """Most completions per forward and backward pass: less needs less memory and gives the same step."""
+    """Most completions per forward and backward pass of a process: less needs less memory and gives the same
+    step."""
     micro_tokens: int | None = Field(default=None, ge=1)
     """Most tokens per pass, prompts and padding included. Memory goes by tokens: with this set, `micro_batch`
     may be large."""
@@ -212,6 +215,21 @@ class Config(StageConfig):
         if self.reference_every is not None and self.kl == 0:
             raise ValueError(
                 "reference_every has no use with kl: 0, which has no reference; set kl, e.g. 0.001"
+            )
+        return self
+
+    @property
+    def share(self) -> int:
+        """Completions that each process generates for a step: whole groups, whose prompt it reads once."""
+        return shared(self.prompts_per_step, "prompts_per_step", self.processes) * self.group_size
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> "Config":
+        self.share  # noqa: B018 - raises where it does not divide
+        if self.parallel != "ddp" and self.reference_every is not None:
+            raise ValueError(
+                f"parallel = {self.parallel} does not go with reference_every: a reference that moves is "
+                "kept whole by every process; set parallel: ddp"
             )
         return self
 
@@ -255,22 +273,24 @@ def batches(config: Config, processes: int = 1) -> BatchPlan:
 
 
 def check(config: Config) -> list[str]:
-    """Say what is wrong with the options passed through to the trainer."""
-    found = lora.problems(config.lora)
+    """Say what this machine lacks, and what is wrong with the options passed through to the trainer."""
+    lacking = lacks(config.parallel, config.processes // config.nodes) + lora.problems(config.lora)
     if not config.trainer:
-        return found
+        return lacking
     from trl import GRPOConfig
 
     from r1pipe.train.options import problems
 
-    return found + problems(GRPOConfig, config.trainer, _TRL_NAMES, _options(config))
+    return lacking + problems(GRPOConfig, config.trainer, _TRL_NAMES, _options(config))
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     """Train the policy; publish it, with what it was asked and what was set aside."""
     from r1pipe.rollout.local import TransformersEngine
-    from r1pipe.train import grpo, models
+    from r1pipe.train import grpo, launching, models, ranks
 
+    if config.spread and work.rank is None:
+        return launching.on_processes(config, inputs, work)
     model, tokenizer = lora.open_policy(inputs.one("model").path, config.lora, work)
     engine = TransformersEngine(model, eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id)
     rewards = _rewards(config, inputs, model)
@@ -281,8 +301,9 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
         work.say(f"Set aside as broken or too long for the context: {len(asked.set_aside)} of the prompts.")
     rates = None
     if config.pass_rate is not None:
-        rates = Rates(work.dir / "pass-rates.jsonl", config.pass_rate)
-        _measure(rates, config, asked.questions, engine, tokenizer, work)
+        with ranks.first_alone():  # it measures and writes down; the others read
+            rates = Rates(work.dir / "pass-rates.jsonl", config.pass_rate)
+            _measure(rates, config, asked.questions, engine, tokenizer, work)
         asked.leave_out(rates, work.say)
     asked.fill()
     weights = {str(name): weight for name, weight in config.rewards.items()}
@@ -300,7 +321,9 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
         work,
         _settings(config, turn),
     )
-    folder = lora.publish_policy(model, tokenizer, work.dir / "published")
+    if work.rank:
+        return Outcome("checkpoint", work.dir)  # the first process publishes
+    folder = lora.publish_policy(model, tokenizer, work.dir / "published", trained.weights)
     models.publish_set_aside(folder, list(asked.set_aside.values()))
     jsonl.write_rows(folder / "prompts.jsonl", asked.rows())
     if rates is not None:
@@ -365,7 +388,7 @@ def _options(config: Config) -> dict[str, Any]:
     own = {
         "num_generations": config.group_size,
         # One call of the trainer is one optimiser step, which `micro_batches` cuts.
-        "per_device_train_batch_size": config.prompts_per_step * config.group_size,
+        "per_device_train_batch_size": config.share,
         "gradient_accumulation_steps": 1,
         "steps_per_generation": config.minibatches,
         "max_steps": config.steps,

@@ -7,7 +7,8 @@ from typing import Any
 END = "<|end_of_text|>"
 BEGIN = "<|begin_of_text|>"
 CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """Qwen2.5's bases bring it along, without the system prompt that theirs begins with."""

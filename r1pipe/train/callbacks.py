@@ -10,7 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from r1pipe import jsonl
 from r1pipe.errors import RunFailed
-from r1pipe.train import checkpoints
+from r1pipe.train import checkpoints, ranks
 from r1pipe.train.evidence import Sentry
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Watch(TrainerCallback):
 
     It turns the trainer's logs into rows, reports progress, seals each checkpoint after `keep` has put into
     it what the trainer leaves out, and stops at the next step that can be resumed from when the user asks to
-    stop.
+    stop. Of several ranks the first one decides that and seals; `keep` is called in all.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Watch(TrainerCallback):
         """Cut the metrics after `step`, and take up the last row: after the last step no other will come."""
         self.work.rewind(step)
         rows: list[Row] = []
-        if self.work.metrics.exists():
+        if not self.work.rank and self.work.metrics.exists():
             with jsonl.Journal(self.work.metrics) as journal:
                 rows = journal.rows()
         self.last = rows[-1] if rows else self.last
@@ -87,7 +87,8 @@ class Watch(TrainerCallback):
         self.work.progress(state.global_step, state.max_steps, "steps")
         unfinished = state.global_step < state.max_steps
         control.should_log = control.should_log or not unfinished
-        if unfinished and state.global_step % self.boundary == 0 and self.work.stopping():
+        resumable = unfinished and state.global_step % self.boundary == 0
+        if resumable and ranks.agreed(self.work.stopping()):
             self.stopped = control.should_save = control.should_training_stop = True
         if unfinished and state.global_step == self.until:
             control.should_save = control.should_training_stop = True
@@ -101,7 +102,7 @@ class Watch(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """One row for each logged step; the summary that ends a training is not one."""
-        if not logs or "loss" not in logs:
+        if self.work.rank or not logs or "loss" not in logs:
             return
         now = time.perf_counter()
         seconds, self._logged = now - self._logged, now
@@ -119,9 +120,11 @@ class Watch(TrainerCallback):
         checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if self.keep is not None:
             self.keep(checkpoint)
-        checkpoints.seal(checkpoint)
-        if self.sentry is not None:
-            self.sentry.saved(checkpoint)
+        ranks.barrier()  # every rank has written its part
+        if not self.work.rank:
+            checkpoints.seal(checkpoint)
+            if self.sentry is not None:
+                self.sentry.saved(checkpoint)
 
 
 def require_finite(name: str, value: float, step: int, folder: Path) -> None:

@@ -35,7 +35,7 @@ from trl import GRPOConfig
 from r1pipe.errors import UsageError
 from r1pipe.prompting import opens_thinking
 from r1pipe.rollout import Correction, Engine, Rollout, Sampling
-from r1pipe.train import checkpoints, lora
+from r1pipe.train import checkpoints, lora, ranks
 from r1pipe.train.callbacks import Row, Watch
 from r1pipe.train.determinism import derive_seed
 from r1pipe.train.evidence import Sentry, rollbacks
@@ -43,7 +43,7 @@ from r1pipe.train.guard import Guard, sampled, texture
 from r1pipe.train.micro_batches import SHARE, TOKEN_SHARE, Bounds, Micro, cut, passes, telling_first
 from r1pipe.train.mismatch import Ratio, ratio
 from r1pipe.train.proofs import FirstStep, Proved, same_vocabulary
-from r1pipe.train.running import Guarded, Trained, defaults, run
+from r1pipe.train.running import Guarded, Trained, defaults, newest, run
 from r1pipe.train.schedule import Leg, legs, value_at
 from r1pipe.train.text import decode_completions
 
@@ -130,8 +130,8 @@ def train(
     when a number is no longer finite.
     """
     given = defaults(work) | _DEFAULTS | dict(options)
-    newest = checkpoints.latest(Path(given["output_dir"]))
-    done = checkpoints.step_of(newest) if newest else 0
+    found = newest(Path(given["output_dir"]), work)
+    done = checkpoints.step_of(found) if found else 0
     for leg in legs(given["max_steps"], settings.temperatures, settings.lengths):
         if leg.end <= done and leg.end < given["max_steps"]:
             continue
@@ -158,8 +158,8 @@ def train(
         watch = Watch(
             work, trainer.row, boundary=boundary, keep=trainer.keep, until=leg.end, sentry=trainer.sentry
         )
-        run(trainer, watch)
-    return Trained(watch.headline, int(trainer.state.num_input_tokens_seen))
+        whole = run(trainer, watch)
+    return Trained(watch.headline, int(trainer.state.num_input_tokens_seen), whole)
 
 
 def _of_leg(settings: Settings, leg: Leg) -> dict[str, Any]:
@@ -279,9 +279,12 @@ class Policy(Guarded, Proved):
         """Generate and judge one completion for each of `self.rows`; what TRL wants from a `rollout_func`."""
         with self._timed("sync"):
             self.engine.sync()
-        rolled = self._roll([self.prompts[row] for row in self.rows])
-        self._count(rolled.judgements)
-        self._replace_flat(rolled)
+        before = self.tokens
+        with ranks.gathered(self.model):
+            rolled = self._roll([self.prompts[row] for row in self.rows], range(len(self.rows)))
+            self._count(rolled.judgements)
+            self._replace_flat(rolled)
+        self.tokens = before + ranks.total(self.tokens - before)
         self._rolled = rolled
         for name, value in self._texture().items():
             self._log_metric(name, value)
@@ -297,9 +300,12 @@ class Policy(Guarded, Proved):
             "judgement": rolled.judgements,
         }
 
-    def _roll(self, prompts: list[Prompt], *purpose: int) -> Rolled:
-        """One judged completion for each; `purpose` tells one batch of a generation from another."""
-        seeds = self._seeds(len(prompts), *purpose)
+    def _roll(self, prompts: list[Prompt], places: Sequence[int], *purpose: int) -> Rolled:
+        """One judged completion for each, and the places they are drawn for.
+
+        `purpose` tells one batch of a generation from another.
+        """
+        seeds = self._seeds(places, *purpose)
         sampling = replace(self.sampling, logprobs=self.sampling.logprobs or self._proving)
         with self._timed("generation"):
             completions = self.engine.generate([p.token_ids for p in prompts], sampling, seeds=seeds)
@@ -308,12 +314,12 @@ class Policy(Guarded, Proved):
         self.tokens += sum(len(completion.token_ids) for completion in completions)
         return Rolled(prompts, completions, judgements)
 
-    def _seeds(self, count: int, *purpose: int) -> list[int]:
-        """Of this generation's completions: of the run's seed, how much came before, and each one's place."""
-        first = self.accelerator.process_index * count
+    def _seeds(self, places: Sequence[int], *purpose: int) -> list[int]:
+        """Of the run's seed, how much came before, and a completion's place among those of all ranks."""
+        first = self.accelerator.process_index * len(self.rows)
         again = ("rollback", self._rollbacks) if self._rollbacks else ()
         parts = (self.args.seed, "rollout", *again, self._micro_batches(), *purpose)
-        return [derive_seed(*parts, place) for place in range(first, first + count)]
+        return [derive_seed(*parts, first + place) for place in places]
 
     @property
     def _proving(self) -> bool:
@@ -365,10 +371,10 @@ class Policy(Guarded, Proved):
             if not flat:
                 break
             size = self.num_generations
-            chosen = self._seeds(len(flat), attempt, -1)
+            chosen = self._seeds([place * size for place in flat], attempt, -1)
             others = [self.prompts[seed % len(self.prompts)] for seed in chosen]
             places = [place * size + i for place in flat for i in range(size)]
-            rolled.put(places, self._roll([each for each in others for _ in range(size)], attempt))
+            rolled.put(places, self._roll([each for each in others for _ in range(size)], places, attempt))
             replaced += len(flat)
         if self.settings.dynamic_sampling:
             groups = self._groups(rolled.judgements)
@@ -380,12 +386,13 @@ class Policy(Guarded, Proved):
 
     def _count(self, judgements: Sequence[Judgement]) -> None:
         """Log what TRL does not: right answers, undecided ones, and groups that teach nothing."""
-        decided = [j.passed for j in judgements if j.passed is not None]
-        self._log_metric("undecided", 1 - len(decided) / len(judgements))
-        if decided:
-            self._log_metric("accuracy", sum(decided) / len(decided))
-        groups = self._groups(judgements)
-        self._log_metric("groups_without_spread", sum(map(_is_flat, groups)) / len(groups))
+        # TRL takes the mean of all that is logged on all ranks, so each completion is logged by itself.
+        for judgement in judgements:
+            self._log_metric("undecided", judgement.passed is None)
+            if judgement.passed is not None:
+                self._log_metric("accuracy", judgement.passed)
+        for group in self._groups(judgements):
+            self._log_metric("groups_without_spread", _is_flat(group))
 
     def _total(self, judgement: Judgement) -> float | None:
         """The weighted sum of the rewards that were given, or None if none was."""
@@ -460,7 +467,8 @@ class Policy(Guarded, Proved):
     def _compute_loss(self, model: torch.nn.Module, inputs: Micro) -> torch.Tensor:
         self._present = dict(inputs)
         bonus = self._entropy_weight()  # TRL may move it on within this call
-        loss: torch.Tensor = super()._compute_loss(model, self._present)
+        with ranks.ragged(self.accelerator):  # micro-batches have rows of their own number on every rank
+            loss: torch.Tensor = super()._compute_loss(model, self._present)
         means = self._means(bonus)
         return (loss - means) * inputs[SHARE] + means * inputs[TOKEN_SHARE]
 
@@ -519,7 +527,8 @@ class Policy(Guarded, Proved):
             return result
         if self.exact and self._sampled is not None and model is self.model:
             return _padded(self._sampled, logits_to_keep, input_ids.device), None, None
-        with self._timed("logprobs"):
+        # Ranks read in passes of their own number.
+        with self._timed("logprobs"), ranks.gathered(model):
             return self._logps(model, input_ids, attention_mask, logits_to_keep), None, None
 
     def _hear(
@@ -615,7 +624,7 @@ class Policy(Guarded, Proved):
 
     def keep(self, checkpoint: Path) -> None:
         """Put the reference model into a checkpoint, if it is no longer the one training began with."""
-        if self.args.sync_ref_model:
+        if self.args.sync_ref_model and self.is_world_process_zero():
             save_model(self.accelerator.unwrap_model(self.ref_model), str(checkpoint / _REFERENCE))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

@@ -5,7 +5,7 @@ section 4.1: W + alpha / r · B A, of which A and B are trained and B begins at 
 at the model itself.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -104,15 +104,22 @@ def wrap(model: "PreTrainedModel", lora: Lora, seed: int) -> Any:
     return wrapped
 
 
-def publish_policy(model: Any, tokenizer: "PreTrainedTokenizerBase", folder: Path) -> Path:
+def publish_policy(
+    model: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    folder: Path,
+    weights: Mapping[str, "torch.Tensor"] | None = None,
+) -> Path:
     """Write a trained model as `models.publish` does; one with adapters merged, and the adapter beside it.
+
+    `weights` are those of a model without adapters that holds only a part of them.
 
     `peft.PeftModel.from_pretrained(base, folder / "adapter")` gives the same model.
     """
     from r1pipe.train import models
 
     if not is_wrapped(model):
-        return models.publish(model, tokenizer, folder)
+        return models.publish(model, tokenizer, folder, weights)
     adapter = folder / ADAPTER
     model.save_pretrained(str(adapter), selected_adapters=[_TRAINED])
     (adapter / "README.md").unlink(missing_ok=True)  # a card for the hub, with nothing filled in

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +34,15 @@ def context_of(model: "PreTrainedModel") -> int:
     return int(model.config.get_text_config().max_position_embeddings)
 
 
-def publish(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> Path:
+def publish(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    folder: Path,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> Path:
     """Write weights, config, generation config and tokenizer as `from_pretrained` and vLLM open them.
 
+    `weights` are the model's where it holds only a part of them.
     Generation ends at the tokenizer's EOS, and at every other end the model already knew (an end of turn).
     """
     known = model.generation_config.eos_token_id if model.generation_config is not None else None
@@ -53,10 +59,13 @@ def publish(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", fold
     text_config.pad_token_id = tokenizer.pad_token_id
     text_config.use_cache = True  # trainers turn it off
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
+    # Gathered weights no longer show which of them are one and the same.
+    tied = model.all_tied_weights_keys if weights is not None else ()
+    whole = {name: weight for name, weight in weights.items() if name not in tied} if weights else None
+    model.save_pretrained(folder, state_dict=whole)
     tokenizer.save_pretrained(folder)
-    for weights in folder.glob("*.safetensors"):  # written for their owner's eyes only, unlike all else
-        weights.chmod((folder / "config.json").stat().st_mode)
+    for part in folder.glob("*.safetensors"):  # written for their owner's eyes only, unlike all else
+        part.chmod((folder / "config.json").stat().st_mode)
     return folder
 
 

@@ -8,7 +8,7 @@ import torch
 from transformers import PrinterCallback, Trainer
 
 from r1pipe.errors import Interrupted
-from r1pipe.train import checkpoints
+from r1pipe.train import checkpoints, ranks
 from r1pipe.train.callbacks import Row, Watch, require_finite
 
 if TYPE_CHECKING:
@@ -23,10 +23,15 @@ class Trained:
     """The last row of metrics, without its times."""
     tokens: int
     """Tokens the trainer saw, prompts and completions, over the whole training."""
+    weights: dict[str, torch.Tensor] | None = None
+    """What to publish, in the first rank, where ranks share the weights; None where the model holds them."""
 
 
 class Guarded(Trainer):
-    """A trainer that stops at a loss or gradient that is not finite, before it reaches the weights."""
+    """A trainer that stops at a loss or gradient that is not finite, before it reaches the weights.
+
+    With several ranks one of them may find it alone. Its error ends the others: see `launching`.
+    """
 
     def training_step(
         self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None
@@ -48,7 +53,10 @@ class Guarded(Trainer):
 def defaults(work: "Work") -> dict[str, Any]:
     """Arguments that TRL's defaults get wrong on some machines, or leave to chance."""
     on_gpu = torch.cuda.is_available()
-    return {
+    met = (
+        {"accelerator_config": {"use_configured_state": True}} if work.rank is not None else {}
+    )  # ranks.meet
+    return met | {
         "output_dir": str(work.dir / "trainer"),
         "seed": work.seed,
         "use_cpu": not on_gpu,
@@ -56,24 +64,34 @@ def defaults(work: "Work") -> dict[str, Any]:
         "gradient_checkpointing": on_gpu,
         "report_to": "none",
         "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,  # there are none, and looking for them takes time
         "logging_nan_inf_filter": False,  # it would hide what `Guarded` looks for
         "save_strategy": "steps",
         "save_total_limit": 2,  # the older checkpoint may go only once the newer one is sealed
     }
 
 
-def run(trainer: Trainer, watch: Watch) -> None:
-    """Train to the end, from the newest whole checkpoint if there is one.
+def newest(folder: Path, work: "Work") -> Path | None:
+    """The checkpoint to go on from, the same in all ranks; the first one removes halves left by a kill."""
+    if not work.rank:
+        checkpoints.latest(folder)
+    ranks.barrier()
+    return checkpoints.latest(folder)
+
+
+def run(trainer: Trainer, watch: Watch) -> dict[str, torch.Tensor] | None:
+    """Train to the end, from the newest whole checkpoint if there is one; return `Trained.weights`.
 
     Raises `Interrupted` when the user asked to stop: a checkpoint has been written, and the next call goes on
     from it.
     """
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
-    newest = checkpoints.latest(Path(str(trainer.args.output_dir)))
-    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    found = newest(Path(str(trainer.args.output_dir)), watch.work)
+    trainer.train(resume_from_checkpoint=str(found) if found else None)
     if watch.stopped:
         done, of = trainer.state.global_step, trainer.state.max_steps
         raise Interrupted(
             f"Stage '{watch.work.name}' stopped after step {done} of {of}. Run it again to go on."
         )
+    return ranks.whole_weights(trainer)

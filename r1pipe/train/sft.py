@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
+from r1pipe.train import ranks
 from r1pipe.train.callbacks import Row, Watch
 from r1pipe.train.determinism import bucketed, derive_seed, epochs_of
 from r1pipe.train.examples import Example
@@ -60,15 +61,21 @@ def train(
     Raises `Interrupted` after a stop that was asked for, `RunFailed` when a number is no longer finite.
     """
     rows = order(examples, epochs, batch, work.seed)
+    tokens = sum(len(examples[row].token_ids) for row in rows)
+    kept = list(examples)
+    if ranks.several():
+        # A row without a loss fills the last batch up, so that every rank gets as many as another; accelerate
+        # would give the first rows of all once more in their place, and train on them.
+        rows += [len(kept)] * (-len(rows) % batch)
+        kept.append(Example([tokenizer.eos_token_id] * 2, prompt_tokens=2))
     dataset = Dataset.from_dict(
-        {"input_ids": [e.token_ids for e in examples], "labels": [e.labels for e in examples]}
+        {"input_ids": [e.token_ids for e in kept], "labels": [e.labels for e in kept]}
     ).select(rows)
     args = SFTConfig(**(defaults(work) | _DEFAULTS | dict(options)))
     trainer = Supervised(model=model, args=args, train_dataset=dataset, processing_class=tokenizer)
-    tokens = sum(len(examples[row].token_ids) for row in rows)
     watch = Watch(work, _Rows(epochs))
-    run(trainer, watch)
-    return Trained(watch.headline, tokens)
+    weights = run(trainer, watch)
+    return Trained(watch.headline, tokens, weights)
 
 
 class Supervised(Guarded, SFTTrainer):

@@ -10,7 +10,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from r1pipe.batches import BatchPlan
 from r1pipe.errors import UsageError
-from r1pipe.stage import NEUTRAL, CheckpointRef, DatasetRef, Inputs, Outcome, StageConfig, Work
+from r1pipe.parallel import ParallelConfig, lacks, micro_batch, shared
+from r1pipe.stage import NEUTRAL, CheckpointRef, DatasetRef, Inputs, Outcome, Work
 from r1pipe.train import lora
 from r1pipe.train.examples import Examples, reasons
 from r1pipe.train.lora import Lora
@@ -33,7 +34,7 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-class SupervisedConfig(StageConfig):
+class SupervisedConfig(ParallelConfig):
     """What `sft` and `distill` read from a recipe."""
 
     makes: ClassVar = "checkpoint"
@@ -55,9 +56,10 @@ class SupervisedConfig(StageConfig):
     warmup: float = Field(default=0.03, ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
     batch_size: int = Field(default=32, ge=1)
-    """Rows per optimiser step."""
+    """Rows per optimiser step, of all processes together."""
     micro_batch: int | None = Field(default=None, ge=1)
-    """Rows per forward and backward pass, a divisor of `batch_size`; the whole batch when it is not set."""
+    """Rows per forward and backward pass of a process, a divisor of its share of `batch_size`; the whole
+    share when it is not set."""
     max_length: int | None = Field(default=None, ge=1)
     """Rows with more tokens are set aside, as are those that the model's context does not hold."""
     lora: Lora | None = None
@@ -70,13 +72,17 @@ class SupervisedConfig(StageConfig):
     trainer: dict[str, Any] = Field(default={})
     """Further options of TRL's SFTConfig, by their names there."""
 
+    @property
+    def micro_batches(self) -> tuple[int, int]:
+        """Rows that a process computes at once, and how often in a step."""
+        share = shared(self.batch_size, "batch_size", self.processes)
+        per = f" / {self.processes} processes" if self.processes > 1 else ""
+        micro = micro_batch(share, self.micro_batch, f"batch_size{per} = {share} rows")
+        return micro, share // micro
+
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        if self.micro_batch is not None and self.batch_size % self.micro_batch:
-            raise ValueError(
-                f"batch_size = {self.batch_size} cannot be cut into micro-batches "
-                f"of micro_batch = {self.micro_batch}"
-            )
+        self.micro_batches  # noqa: B018 - raises where it does not divide
         unknown = sorted(set(self.limits) - set(self.data))
         if unknown:
             raise ValueError(
@@ -99,15 +105,15 @@ def batches(config: SupervisedConfig, processes: int = 1) -> BatchPlan:
 
 
 def check(config: SupervisedConfig) -> list[str]:
-    """Say what is wrong with the options passed through to the trainer."""
-    found = lora.problems(config.lora)
+    """Say what this machine lacks, and what is wrong with the options passed through to the trainer."""
+    lacking = lacks(config.parallel, config.processes // config.nodes) + lora.problems(config.lora)
     if not config.trainer:
-        return found
+        return lacking
     from trl import SFTConfig
 
     from r1pipe.train.options import problems
 
-    return found + problems(SFTConfig, config.trainer, _TRL_NAMES, options(config, rows=1))
+    return lacking + problems(SFTConfig, config.trainer, _TRL_NAMES, options(config, rows=1))
 
 
 def run(config: SupervisedConfig, inputs: Inputs, work: Work) -> Outcome:
@@ -115,8 +121,10 @@ def run(config: SupervisedConfig, inputs: Inputs, work: Work) -> Outcome:
 
     Raises `UsageError` when no row can be trained on.
     """
-    from r1pipe.train import models, sft
+    from r1pipe.train import launching, models, sft
 
+    if config.spread and work.rank is None:
+        return launching.on_processes(config, inputs, work)
     model, tokenizer = lora.open_policy(inputs.one("model").path, config.lora, work)
     context = min(models.context_of(model), config.max_length or models.context_of(model))
     examples = Examples()
@@ -134,7 +142,9 @@ def run(config: SupervisedConfig, inputs: Inputs, work: Work) -> Outcome:
         )
     passed_on = options(config, len(examples.kept))
     trained = sft.train(model, tokenizer, examples.kept, config.epochs, config.batch_size, passed_on, work)
-    folder = lora.publish_policy(model, tokenizer, work.dir / "published")
+    if work.rank:
+        return Outcome("checkpoint", work.dir)  # the first process publishes
+    folder = lora.publish_policy(model, tokenizer, work.dir / "published", trained.weights)
     models.publish_set_aside(folder, examples.set_aside)
     metrics = {**trained.metrics, "rows": len(examples.kept), "set_aside": len(examples.set_aside)}
     return Outcome("checkpoint", folder, metrics, tokens=trained.tokens)
@@ -142,11 +152,11 @@ def run(config: SupervisedConfig, inputs: Inputs, work: Work) -> Outcome:
 
 def options(config: SupervisedConfig, rows: int) -> dict[str, Any]:
     """The stage's fields as SFTConfig calls them, for so many rows, and the `trainer:` section over them."""
-    micro_batch = config.micro_batch or config.batch_size
+    micro, accumulated = config.micro_batches
     steps = max(1, -(-round(rows * config.epochs) // config.batch_size))
     return {
-        "per_device_train_batch_size": micro_batch,
-        "gradient_accumulation_steps": config.batch_size // micro_batch,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": accumulated,
         "learning_rate": config.learning_rate,
         **_schedule(config),
         "warmup_steps": round(config.warmup * steps),

@@ -1,4 +1,4 @@
-"""What a stage's process knows of itself. How it runs and ends is in `test_pipeline`."""
+"""What a process knows of itself."""
 
 import resource
 import sys
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from r1pipe import worker
+from r1pipe import machine
 
 
 @pytest.mark.parametrize(("platform", "unit"), [("linux", 1024), ("darwin", 1)])
@@ -17,5 +17,5 @@ def test_peak_memory_is_in_bytes(platform: str, unit: int, monkeypatch: pytest.M
     monkeypatch.setattr(
         resource, "getrusage", lambda who: asked.append(who) or SimpleNamespace(ru_maxrss=500_000)
     )
-    assert worker._peak_rss() == 500_000 * unit
+    assert machine.peak_rss() == 500_000 * unit
     assert asked == [resource.RUSAGE_SELF]

@@ -1,0 +1,107 @@
+"""Training on several processes: what a recipe says of it, and how a step's batch is shared out.
+
+Everything that a recipe counts (`batch_size`, `prompts_per_step`, `steps`) is of all processes together, so a
+recipe means the same training on one GPU and on eight.
+"""
+
+from importlib.util import find_spec
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from r1pipe import machine
+from r1pipe.recipe import Recipe
+from r1pipe.stage import NEUTRAL, StageConfig
+
+Parallel = Literal["ddp", "fsdp2", "zero2", "zero3"]
+"""Names of the accelerate configs in recipes/accelerate/."""
+
+
+class ParallelConfig(StageConfig):
+    """What every stage that trains on several processes reads from a recipe."""
+
+    # Neutral, like the machine: the batches are the same and sums are rounded in another order. A training
+    # that was stopped goes on with another number, and a finished one is no reason to train again.
+    processes: Annotated[int, Field(ge=1), NEUTRAL] = 1
+    """Processes that share each step's batch: one for each GPU, or one for each core of a CPU."""
+    nodes: Annotated[int, Field(ge=1), NEUTRAL] = 1
+    """Machines that the processes are spread over evenly; see recipes/slurm/r1pipe.sbatch."""
+    parallel: Parallel = "ddp"
+    """What a process holds: `ddp` all, `fsdp2` its part of weights, gradients and optimiser; `zero2` and
+    `zero3` the same by DeepSpeed, which is installed apart (`pip install deepspeed`)."""
+
+    @property
+    def spread(self) -> bool:
+        """Whether ranks of their own are launched. One sharded process is, as its checkpoints differ."""
+        return self.processes > 1 or self.parallel != "ddp"
+
+    @model_validator(mode="after")
+    def _nodes_divide(self) -> Self:
+        if self.processes % self.nodes:
+            raise ValueError(
+                f"processes = {self.processes} cannot be spread evenly over nodes = {self.nodes}; "
+                f"choose a multiple of {self.nodes}"
+            )
+        return self
+
+
+def everywhere(recipe: Recipe, gpus: int | None, nodes: int | None) -> list[str]:
+    """The overrides that make every training of a recipe use so many GPUs on each of so many machines.
+
+    With machines alone, each has as many processes as this one has GPUs.
+    """
+    if gpus is None and nodes is None:
+        return []
+    nodes = nodes or 1
+    processes = nodes * (gpus or machine.gpus() or 1)
+    return [
+        f"stages.{name}.{field}"
+        for name, spec in recipe.stages.items()
+        if isinstance(spec.config, ParallelConfig)
+        for field in (f"processes={processes}", f"nodes={nodes}")
+    ]
+
+
+def shared(total: int, of: str, processes: int) -> int:
+    """What one process gets of `total` (`of` in messages). Raises `ValueError` if it does not divide."""
+    if total % processes:
+        fitting = [number for number in range(1, total + 1) if total % number == 0]
+        nearest = sorted(fitting, key=lambda number: abs(number - processes))[:2]
+        raise ValueError(
+            f"{of} = {total} cannot be shared out evenly among processes = {processes}; "
+            f"choose a multiple of {processes}, or {' or '.join(map(str, sorted(nearest)))} processes"
+        )
+    return total // processes
+
+
+def micro_batch(share: int, most: int | None, of: str) -> int:
+    """What one process computes at once: its whole share (called `of`), or `most` if that is less.
+
+    Raises `ValueError` if the share cannot be cut into such pieces.
+    """
+    micro = min(most or share, share)
+    if share % micro:
+        raise ValueError(
+            f"{of} cannot be cut into micro-batches of micro_batch = {micro}; choose a divisor of {share}"
+        )
+    return micro
+
+
+def lacks(parallel: Parallel, processes: int) -> list[str]:
+    """What this machine lacks for so many processes on it, one sentence each, beginning with the key."""
+    found = []
+    gpus = machine.gpus()
+    if parallel.startswith("zero"):
+        if find_spec("deepspeed") is None:
+            found.append(
+                f"parallel: {parallel} needs DeepSpeed, which is not installed; `pip install deepspeed`, or "
+                "choose `fsdp2`, which shards the same and needs nothing more"
+            )
+        elif not gpus:
+            found.append(f"parallel: {parallel} needs GPUs, and this machine shows none; choose `ddp`")
+    if 0 < gpus < processes:
+        found.append(
+            f"processes: {processes} on one machine need as many GPUs, and this one shows {gpus}; "
+            "lower `processes`, or spread them over several `nodes`"
+        )
+    return found

@@ -1,0 +1,108 @@
+"""What the ranks of one training agree on. With one process every function is free and says what it is told.
+
+All of these are collective: every rank calls them, in the same order.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType, broadcast, gather
+from torch import distributed
+from torch.distributed.fsdp import FSDPModule
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+WAIT = timedelta(minutes=30)
+"""How long a rank waits for the others in a collective before it gives up."""
+
+
+def meet(on_gpu: bool) -> None:
+    """Form the group of all ranks, by gloo on a CPU and nccl on GPUs. Fails after `WAIT`."""
+    PartialState(cpu=not on_gpu, timeout=WAIT)
+    if not on_gpu and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        # accelerate shards on accelerators alone, and would take DDP on a CPU without a word. Nothing of
+        # FSDP2 itself needs a GPU, and tests are to run the path that GPUs take.
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
+def several() -> bool:
+    """Whether this process is one of several ranks."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if several():
+        distributed.barrier()
+
+
+@contextmanager
+def first_alone() -> Iterator[None]:
+    """Let the first rank go through before the others."""
+    first = not several() or distributed.get_rank() == 0
+    if not first:
+        barrier()
+    yield
+    if first:
+        barrier()
+
+
+def agreed(flag: bool) -> bool:
+    """The first rank's flag, in all of them."""
+    if not several():
+        return flag
+    return bool(broadcast(torch.tensor(int(flag), device=PartialState().device)).item())
+
+
+def total(number: int) -> int:
+    """The sum over the ranks."""
+    if not several():
+        return number
+    return int(gather(torch.tensor(number, device=PartialState().device)).sum().item())
+
+
+@contextmanager
+def ragged(accelerator: Accelerator) -> Iterator[None]:
+    """Let ranks gather tensors of unequal length: what is missing is NaN, which TRL's extremes ignore."""
+    plain = accelerator.gather
+
+    def gather_padded(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dim():
+            tensor = accelerator.pad_across_processes(tensor, pad_index=torch.nan)
+        return plain(tensor)
+
+    accelerator.gather = gather_padded if several() else plain
+    try:
+        yield
+    finally:
+        accelerator.gather = plain
+
+
+def whole_weights(trainer: "Trainer") -> dict[str, torch.Tensor] | None:
+    """Weights gathered from all ranks, on the CPU of the first; None where each rank's model holds them."""
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    return trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
+
+
+@contextmanager
+def gathered(model: torch.nn.Module) -> Iterator[None]:
+    """Hold all weights of a sharded model, so that a forward pass inside waits for no other rank.
+
+    Ranks sample for different numbers of steps; a gathering in each would wait for one that never comes.
+    """
+    shards = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for shard in shards:
+        shard.set_reshard_after_forward(False, recurse=False)
+        shard.unshard()
+    try:
+        yield
+    finally:
+        for shard in shards:
+            shard.set_reshard_after_forward(True, recurse=False)
+            shard.reshard()
