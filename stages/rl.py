@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -26,8 +27,9 @@ from r1pipe.rewards import (
 )
 from r1pipe.rollout import Correction, Engine, Rollout, Sampling
 from r1pipe.rollout.asking import Question, ask, judged_rows
+from r1pipe.rollout.choose import open_engine
 from r1pipe.rollout.pass_rates import PassRate, Rates, key_of
-from r1pipe.rollout.specs import AnyEngine, AutoSpec
+from r1pipe.rollout.specs import AnyEngine, AutoSpec, untrainable
 from r1pipe.stage import NEUTRAL, CheckpointRef, Inputs, Outcome, Work
 from r1pipe.tasks import Item, Task, TaskSpecs, mixture
 from r1pipe.tasks.base import judge_all
@@ -212,6 +214,8 @@ class Config(ParallelConfig):
                 "loss_type cispo bounds the ratio itself by clip_high, which has to be 1 or more; "
                 "set clip_high: 5 (ScaleRL's)"
             )
+        if said := untrainable(self.engine):
+            raise ValueError(said)
         if self.reference_every is not None and self.kl == 0:
             raise ValueError(
                 "reference_every has no use with kl: 0, which has no reference; set kl, e.g. 0.001"
@@ -286,19 +290,18 @@ def check(config: Config) -> list[str]:
 
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     """Train the policy; publish it, with what it was asked and what was set aside."""
-    from r1pipe.rollout.local import TransformersEngine
     from r1pipe.train import grpo, launching, models, ranks
 
     if config.spread and work.rank is None:
         return launching.on_processes(config, inputs, work)
     model, tokenizer = lora.open_policy(inputs.one("model").path, config.lora, work)
-    engine = TransformersEngine(model, eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id)
     rewards = _rewards(config, inputs, model)
     # An order of its own: traces of the problems that come first here would make of a later RL a repetition.
     seed = derive_seed(work.seed, "rl")
     asked = Asked(config, tokenizer, seed=seed, context=models.context_of(model))
     if asked.set_aside:
         work.say(f"Set aside as broken or too long for the context: {len(asked.set_aside)} of the prompts.")
+    engine = _engine(config, inputs.one("model").path, model, tokenizer, asked, work)
     rates = None
     if config.pass_rate is not None:
         with ranks.first_alone():  # it measures and writes down; the others read
@@ -319,7 +322,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
         engine,
         _options(config),
         work,
-        _settings(config, turn),
+        _settings(config, turn, overlap=any(task.waits for task, _ in asked.items)),
     )
     if work.rank:
         return Outcome("checkpoint", work.dir)  # the first process publishes
@@ -330,6 +333,28 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
         jsonl.write_rows(folder / "pass-rates.jsonl", rates.rows())
     metrics = {**trained.metrics, "set_aside": len(asked.set_aside), **asked.left_out}
     return Outcome("checkpoint", folder, metrics, tokens=trained.tokens)
+
+
+def _engine(
+    config: Config,
+    folder: Path,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    asked: "Asked",
+    work: Work,
+) -> Engine:
+    """Who generates, told to the user."""
+    longest = max(len(question.token_ids) for question in asked.questions) + config.longest
+    engine, said = open_engine(
+        config.engine,
+        folder,
+        eos_id=tokenizer.eos_token_id,
+        pad_id=tokenizer.pad_token_id,
+        context=longest,
+        model=model,
+    )
+    work.say(said)
+    return engine
 
 
 def _measure(
@@ -437,7 +462,7 @@ def _proved(
     )
 
 
-def _settings(config: Config, turn: int | None) -> "Settings":
+def _settings(config: Config, turn: int | None, *, overlap: bool) -> "Settings":
     from r1pipe.train.grpo import Settings
     from r1pipe.train.micro_batches import Bounds
 
@@ -449,6 +474,7 @@ def _settings(config: Config, turn: int | None) -> "Settings":
         temperatures=steps_of(config.temperature),
         lengths=steps_of(config.max_new_tokens),
         refresh_every=config.reference_every if config.lora is not None else None,
+        overlap=overlap,
         guard=config.guard,
         turn=turn,
     )

@@ -35,6 +35,7 @@ from trl import GRPOConfig
 from r1pipe.errors import UsageError
 from r1pipe.prompting import opens_thinking
 from r1pipe.rollout import Correction, Engine, Rollout, Sampling
+from r1pipe.rollout.overlap import Overlapped
 from r1pipe.train import checkpoints, lora, ranks
 from r1pipe.train.callbacks import Row, Watch
 from r1pipe.train.determinism import derive_seed
@@ -106,6 +107,9 @@ class Settings:
     """By step, in place of GRPOConfig's `max_completion_length`; empty where it stays."""
     refresh_every: int | None = None
     """Steps after which the reference of a model with adapters is refreshed; others use `sync_ref_model`."""
+    overlap: bool = False
+    """Whether completions are judged while others are generated: worth a thread where judging waits for
+    other processes."""
     guard: Guard | None = None
     """When the training is stopped, and whether its first step is proved; None: never, and no."""
     turn: int | None = None
@@ -307,10 +311,20 @@ class Policy(Guarded, Proved):
         """
         seeds = self._seeds(places, *purpose)
         sampling = replace(self.sampling, logprobs=self.sampling.logprobs or self._proving)
-        with self._timed("generation"):
-            completions = self.engine.generate([p.token_ids for p in prompts], sampling, seeds=seeds)
-        with self._timed("reward"):
-            judgements = self.judge(list(zip(prompts, completions, strict=True)))
+        asked = [prompt.token_ids for prompt in prompts]
+        if self.settings.overlap:
+            with Overlapped(lambda placed: self.judge([(prompts[i], each) for i, each in placed])) as judging:
+                with self._timed("generation"):
+                    completions = self.engine.generate(
+                        asked, sampling, seeds=seeds, finished=judging.finished
+                    )
+                with self._timed("reward"):
+                    judgements = judging.results(len(prompts))
+        else:
+            with self._timed("generation"):
+                completions = self.engine.generate(asked, sampling, seeds=seeds)
+            with self._timed("reward"):
+                judgements = self.judge(list(zip(prompts, completions, strict=True)))
         self.tokens += sum(len(completion.token_ids) for completion in completions)
         return Rolled(prompts, completions, judgements)
 
