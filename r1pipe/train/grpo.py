@@ -257,7 +257,7 @@ class Policy(Guarded, Proved):
     def guard(self, settings: Settings, work: "Work") -> None:
         """Prove the first step and guard the training, as the settings say."""
         self._rollbacks = rollbacks(work.dir)
-        if settings.guard is not None and settings.guard.on:
+        if settings.guard is not None and settings.guard.on and not work.rank:
             self.sentry = Sentry(settings.guard, work, self.evidence)
         if settings.guard is not None and settings.guard.proofs:
             if getattr(self, "ref_model", None) is not None:

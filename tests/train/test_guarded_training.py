@@ -124,6 +124,12 @@ def test_they_hold_with_options(options: dict[str, Any], ending: Path, tmp_path:
     assert ear.said.count("First step: ratio 1") == 1
 
 
+def test_they_hold_in_bfloat16(ending: Path, tmp_path: Path) -> None:
+    """Sampled in float32 and trained under bfloat16: what counts is the mean over the tokens."""
+    _, ear = train(ending, tmp_path / "run", bf16=True, beta=0.01, gradient_checkpointing=True)
+    assert ear.said.count("First step: ratio 1 (sampling differs by") == 1
+
+
 def test_they_change_nothing(ending: Path, tmp_path: Path) -> None:
     """With guard and proofs and without: the weights after three steps are equal bit for bit."""
     one, _ = train(ending, tmp_path / "one", Guard(), steps=3)
