@@ -517,12 +517,14 @@ class Asked:
         self.questions = [each for each in self.questions if reasons[key_of(each)] is None]
         easy = sum(reason.startswith("too easy") for reason in left_out)
         hard = sum(reason.startswith("too hard") for reason in left_out)
-        self.left_out = {"too_easy": easy, "too_hard": hard}
-        say(f"Of {len(reasons)} prompts, {easy} are too easy and {hard} too hard; they are not asked.")
+        blind = len(left_out) - easy - hard
+        self.left_out = {"too_easy": easy, "too_hard": hard, "never_decided": blind}
+        told = f"{easy} are too easy, {hard} too hard" + (f", {blind} without any verdict" if blind else "")
+        say(f"Of {len(reasons)} prompts, {told}; these are not asked.")
         if not self.questions:
             raise UsageError(
-                f"The policy solves none of {len(reasons)} prompts as often as `pass_rate` wants: {easy} are "
-                f"too easy, {hard} too hard. Take other tasks or another model, or loosen `pass_rate`."
+                f"The policy solves none of {len(reasons)} prompts as often as `pass_rate` wants: {told}. "
+                "Take other tasks or another model, or loosen `pass_rate`."
             )
 
     def fill(self) -> None:

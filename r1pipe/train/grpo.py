@@ -136,15 +136,17 @@ def train(
     given = defaults(work) | _DEFAULTS | dict(options)
     found = newest(Path(given["output_dir"]), work)
     done = checkpoints.step_of(found) if found else 0
-    for leg in legs(given["max_steps"], settings.temperatures, settings.lengths):
-        if leg.end <= done and leg.end < given["max_steps"]:
+    steps = given["max_steps"]
+    args = GRPOConfig(**given)
+    boundary = boundary_of(args)
+    _require_whole(settings, boundary, steps)
+    if args.save_steps % boundary:
+        given["save_steps"] = math.ceil(args.save_steps / boundary) * boundary
+        work.say(f"Checkpoints are written every {given['save_steps']} steps, where a generation ends.")
+    for leg in legs(steps, settings.temperatures, settings.lengths):
+        if leg.end <= done and leg.end < steps:
             continue
         args = GRPOConfig(**given | _of_leg(settings, leg), reward_weights=list(weights.values()))
-        boundary = boundary_of(args)
-        _require_whole(leg, boundary, given["max_steps"])
-        if args.save_steps % boundary:
-            args.save_steps = math.ceil(args.save_steps / boundary) * boundary
-            work.say(f"Checkpoints are written every {args.save_steps} steps, where a generation ends.")
         lora.forget_reference(model)
         trainer = Policy(
             model=model,
@@ -176,13 +178,14 @@ def _of_leg(settings: Settings, leg: Leg) -> dict[str, Any]:
     return options
 
 
-def _require_whole(leg: Leg, boundary: int, steps: int) -> None:
+def _require_whole(settings: Settings, boundary: int, steps: int) -> None:
     """A leg ends where a generation does; raises `UsageError` where a schedule says otherwise."""
-    if leg.end < steps and leg.end % boundary:
-        raise UsageError(
-            f"A schedule changes at step {leg.end}, in the middle of a rollout that lasts {boundary} steps; "
-            f"let it change at a multiple of {boundary}."
-        )
+    for leg in legs(steps, settings.temperatures, settings.lengths):
+        if leg.end < steps and leg.end % boundary:
+            raise UsageError(
+                f"A schedule changes at step {leg.end}, in the middle of a rollout that lasts {boundary} "
+                f"steps; let it change at a multiple of {boundary}."
+            )
 
 
 def boundary_of(args: GRPOConfig) -> int:
@@ -245,6 +248,8 @@ class Policy(Guarded, Proved):
             top_k=args.top_k,
             logprobs=not self.exact or boundary_of(args) > 1,
         )
+        # TRL asks for the old policy where steps share a rollout, and before it asks for the reference.
+        self._old_is_sampled = self.exact and self.sampling.logprobs
         self.rows: list[int] = []  # the prompt of each completion of the present generation
         self.spent: dict[str, float] = defaultdict(float)  # seconds since the last metrics row
         self.tokens = 0  # completion tokens since then
@@ -539,8 +544,10 @@ class Policy(Guarded, Proved):
             if torch.is_grad_enabled():
                 self._hear(*result)
             return result
-        if self.exact and self._sampled is not None and model is self.model:
-            return _padded(self._sampled, logits_to_keep, input_ids.device), None, None
+        if self._old_is_sampled and self._sampled is not None:
+            # Once: the reference is asked for next, and with adapters it is the same object.
+            sampled, self._sampled = self._sampled, None
+            return _padded(sampled, logits_to_keep, input_ids.device), None, None
         # Ranks read in passes of their own number.
         with self._timed("logprobs"), ranks.gathered(model):
             return self._logps(model, input_ids, attention_mask, logits_to_keep), None, None
