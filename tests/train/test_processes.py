@@ -1,7 +1,7 @@
 """Training on several processes: gloo ranks on the CPU, started as on a cluster by accelerate's launcher.
 
-The tolerances are those of sums in another order: a step's loss agrees to 1e-4 of itself, weights to 1e-4
-after some twenty steps of a learning rate of 1e-2.
+The tolerances are those of sums in another order: a step's loss agrees to 2e-5 of itself (it is
+logged with six digits), weights to 1e-5 after some twenty steps of a learning rate of 1e-2.
 """
 
 import json
@@ -301,7 +301,7 @@ def agree(rows: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], *nam
     for row, other in zip(rows, others, strict=True):
         assert row["step"] == other["step"]
         for name in names:
-            assert math.isclose(row[name], other[name], rel_tol=1e-4, abs_tol=1e-6), (row["step"], name)
+            assert math.isclose(row[name], other[name], rel_tol=2e-5, abs_tol=1e-6), (row["step"], name)
 
 
 @pytest.fixture(scope="module")
@@ -359,7 +359,7 @@ def test_a_training_goes_on_with_another_number_of_processes(
     )
     published, curve = undisturbed
     agree([*before, *after], curve, "loss", "grad_norm", "learning_rate")
-    assert apart(outcome.path, published) < 1e-4
+    assert apart(outcome.path, published) < 1e-5
 
 
 @pytest.mark.slow
