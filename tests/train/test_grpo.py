@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from r1pipe.errors import Interrupted, RunFailed
 from r1pipe.rollout import Finished, Rollout, Sampling
 from r1pipe.rollout.local import TransformersEngine
-from r1pipe.train import checkpoints, grpo, models
+from r1pipe.train import checkpoints, grpo, models, steps
 from r1pipe.train.callbacks import Watch
 from r1pipe.train.grpo import Judgement, Prompt
 from r1pipe.train.micro_batches import Bounds, Micro
+from r1pipe.train.steps import Stepping
 from tests.tiny_model import Ear, workplace
 
 Weights = dict[str, torch.Tensor]
@@ -115,7 +116,7 @@ SGD = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0}
 def as_trl_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the optimiser step, the loss and the log-probabilities to TRL, at full width."""
     for name in ("training_step", "_compute_loss", "_get_per_token_logps_and_entropies"):
-        monkeypatch.delattr(grpo.Policy, name)
+        monkeypatch.delattr(Stepping, name)
 
 
 @pytest.fixture
@@ -128,8 +129,8 @@ def shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         seen.extend(tuple(micro["completion_ids"].shape) for micro in result)
         return result
 
-    cut = grpo.cut
-    monkeypatch.setattr(grpo, "cut", noted)
+    cut = steps.cut
+    monkeypatch.setattr(steps, "cut", noted)
     return seen
 
 
