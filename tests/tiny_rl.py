@@ -22,7 +22,6 @@ from r1pipe.train.micro_batches import Bounds, Micro
 from tests.tiny_model import Ear, workplace, write_tiny
 
 Weights = dict[str, torch.Tensor]
-Tokens = tuple[int, ...]
 
 GROUP = 4
 

@@ -21,6 +21,7 @@ from tests.tiny_rl import (
     Drawn,
     Watched,
     Weights,
+    distribution,
     logps,
     policy_of,
     total,
@@ -400,8 +401,8 @@ def test_the_engines_numbers_are_the_old_policys(talker: Path, tmp_path: Path) -
 
 
 def test_a_refreshed_reference(talker: Path, tmp_path: Path) -> None:
-    """Refreshed every two steps: the KL of steps 1 and 3 is 0, of steps 2 and 4 the mean over tokens of the k3
-    estimate against the policy before step 1 and before step 3."""
+    """Refreshed every two steps: the KL of steps 1 and 3 is 0, of steps 2 and 4 the mean over tokens of the
+    k3 estimate against the policy before step 1 and before step 3."""
     options = {"sync_ref_model": True, "ref_model_sync_steps": 2, "ref_model_mixup_alpha": 1.0}
     watched = watch(talker, tmp_path / "run", max_steps=4, beta=0.3, learning_rate=0.1, **options)
     policies = [policy_of(talker, step.weights) for step in watched.steps]
@@ -459,8 +460,6 @@ def test_each_step_obeys_its_values(scheduled: tuple[Watched, list[Around]], tal
 
 
 def _entropy(policy: Any, drawn: Sequence[Drawn], temperature: float) -> float:
-    from tests.tiny_rl import distribution
-
     with torch.no_grad():
         every = torch.cat([distribution(policy, each, temperature) for each in drawn])
     return float(-(every.exp() * every).sum(-1).mean())
