@@ -37,7 +37,7 @@ from r1pipe.train import lora
 from r1pipe.train.determinism import derive_seed, epochs_of
 from r1pipe.train.guard import Guard
 from r1pipe.train.lora import Lora
-from r1pipe.train.schedule import Steps, steps_of
+from r1pipe.train.schedule import Steps, legs, steps_of
 from r1pipe.train.text import decode_completions
 from r1pipe.verify.alarm import Alarm
 from r1pipe.verify.verdict import Completion
@@ -216,9 +216,12 @@ class Config(ParallelConfig):
             )
         if said := untrainable(self.engine):
             raise ValueError(said)
+        if self.loss_type == "luspo" and self.ratio != "sequence":
+            raise ValueError("loss_type luspo has one ratio for a whole completion; set ratio: sequence")
         if self.reference_every is not None and self.kl == 0:
             raise ValueError(
-                "reference_every has no use with kl: 0, which has no reference; set kl, e.g. 0.001"
+                f"reference_every = {self.reference_every} has no use with kl: 0, which has no reference; "
+                "set kl, e.g. 0.001, or reference_every: null"
             )
         return self
 
@@ -230,6 +233,12 @@ class Config(ParallelConfig):
     @model_validator(mode="after")
     def _batches_divide(self) -> "Config":
         self.share  # noqa: B018 - raises where it does not divide
+        for leg in legs(self.steps, steps_of(self.temperature), steps_of(self.max_new_tokens)):
+            if leg.end < self.steps and leg.end % self.minibatches:
+                raise ValueError(
+                    f"a schedule changes at step {leg.end}, in the middle of a rollout of {self.minibatches} "
+                    f"minibatches; let it change at a multiple of {self.minibatches}"
+                )
         if self.parallel != "ddp" and self.reference_every is not None:
             raise ValueError(
                 f"parallel = {self.parallel} does not go with reference_every: a reference that moves is "

@@ -22,7 +22,6 @@ from r1pipe.train.micro_batches import Bounds, Micro
 from tests.tiny_model import Ear, workplace, write_tiny
 
 Weights = dict[str, torch.Tensor]
-Tokens = tuple[int, ...]
 
 GROUP = 4
 
@@ -177,32 +176,28 @@ class _Notes:
         """Note what the trainer is about to learn from in its step `number`."""
         step = self.steps.setdefault(number, Step(_copy(model), []))
         step.rows.append(rows)
-        step.drawn += [self._find(rows, i) for i in range(len(rows["advantages"]))]
+        generated = [drawn for generation in self.generations for drawn in generation]
+        step.drawn += [generated[i] for i in rows["drawn"].tolist()]
 
-    def _find(self, rows: Micro, i: int) -> Drawn:
-        """Whose tensors these are: a completion is known by its prompt and its tokens."""
-        prompt = rows["prompt_ids"][i][rows["prompt_mask"][i].bool()].tolist()
-        tokens = rows["completion_ids"][i].tolist()
-        (found,) = [
-            drawn
-            for generation in self.generations
-            for drawn in generation
-            if drawn.prompt.token_ids == prompt and _same(drawn.rollout.token_ids, tokens)
-        ]
-        return found
+    def numbers(self, judgements: Sequence[Judgement]) -> torch.Tensor:
+        """Which of all completions so far these were given to."""
+        known = [drawn.judgement for generation in self.generations for drawn in generation]
+        places = {id(judgement): i for i, judgement in enumerate(known)}
+        return torch.tensor([places[id(judgement)] for judgement in judgements])
 
     def watched(self, ear: Ear, weights: Weights) -> Watched:
         steps = [step for _, step in sorted(self.steps.items())]
         return Watched(steps, self.generations, ear.rows, ear.said, weights)
 
 
-def _same(drawn: list[int], padded: list[int]) -> bool:
-    """Whether these are the drawn tokens and padding, which is one token without end."""
-    return padded[: len(drawn)] == drawn and len(set(padded[len(drawn) :]) - {0}) == 0
-
-
 def _noted(notes: _Notes) -> type[grpo.Policy]:
     class Noted(grpo.Policy):
+        def _generate_and_score_completions(self, inputs: list[Micro]) -> Micro:
+            rows = super()._generate_and_score_completions(inputs)
+            return rows | {
+                "drawn": notes.numbers(self._rolled.judgements)
+            }  # shuffled and split with the rest
+
         def _prepare_inputs(self, generation_batch: Any) -> Any:
             rows = super()._prepare_inputs(generation_batch)
             notes.take(self.state.global_step, self.model, dict(rows))

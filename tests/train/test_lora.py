@@ -270,3 +270,13 @@ def test_without_peft_it_is_refused_with_the_way_out(tiny: Path, monkeypatch: py
     assert distill.check(distill.Config.model_validate({"model": "base", "data": "rows"})) == []
     with pytest.raises(EnvironmentUnfit, match="r1pipe"):
         lora.wrap(models.open_model(tiny)[0], SMALL, 0)
+
+
+def test_the_reference_is_not_the_engine(tiny: Path, tmp_path: Path) -> None:
+    """Where steps share a rollout the old policy's log-probabilities are the engine's, and the reference's
+    are not: the KL of the second rollout's first step is that of two steps of training."""
+    _, _, ear = reinforce(
+        tiny, tmp_path / "run", 3, beta=0.05, gradient_accumulation_steps=1, steps_per_generation=2
+    )
+    assert ear.rows[0]["kl"] == pytest.approx(0.0, abs=1e-9)
+    assert ear.rows[2]["kl"] > 1e-6

@@ -53,6 +53,8 @@ class Row:
     advantage: float
     entropy: torch.Tensor
     reference: torch.Tensor
+    truncated: bool
+    """Whether the limit cut it off."""
 
     @property
     def ratio(self) -> torch.Tensor:
@@ -175,6 +177,19 @@ def with_entropy(loss: Loss) -> Loss:
     return whole
 
 
+def without_truncated(loss: Loss) -> Loss:
+    """What was cut off adds nothing; a mean over completions still counts it, one over tokens does not."""
+
+    def whole(rows: Sequence[Row], share: float) -> torch.Tensor:
+        assert {row.truncated for row in rows} == {True, False}
+        kept = [row for row in rows if not row.truncated]
+        return loss(kept, share) * (len(kept) / len(rows) if loss is grpo_loss else 1)
+
+    return whole
+
+
+MASKED = {"mask_truncated_completions": True}
+
 SEQUENCE = {"importance_sampling_level": "sequence", "epsilon": 0.02, "epsilon_high": 0.03}
 
 CASES: dict[str, tuple[dict[str, Any], Loss]] = {
@@ -198,6 +213,10 @@ CASES: dict[str, tuple[dict[str, Any], Loss]] = {
         {"loss_type": "dapo", "entropy_coef": 0.1, "learning_rate": 0.2},
         with_entropy(dapo_loss),
     ),
+    "truncated: mask, grpo": ({"loss_type": "grpo", **MASKED}, without_truncated(grpo_loss)),
+    "truncated: mask, dapo": ({"loss_type": "dapo", **MASKED}, without_truncated(dapo_loss)),
+    "temperature": ({"loss_type": "grpo", "temperature": 0.6, "beta": 0.3}, grpo_and_kl),
+    "unscaled": ({"loss_type": "dapo", "scale_rewards": "none", "learning_rate": 0.3}, dapo_loss),
 }
 
 
@@ -210,11 +229,11 @@ def test_loss_and_gradient(name: str, talker: Path, tmp_path: Path) -> None:
     watched = watch(
         talker, tmp_path / "run", settings=settings, max_steps=2, steps_per_generation=MINIBATCHES, **given
     )
-    advantages = advantages_of(watched.generated)
-    share = sum(len(drawn.rollout.token_ids) for drawn in watched.generated) / MINIBATCHES
+    advantages = advantages_of(watched.generated, given.get("scale_rewards", "group"))
+    share = tokens_learned(watched.generated, given) / MINIBATCHES
     after = [watched.steps[1].weights, watched.weights]
     for step, row, weights in zip(watched.steps, watched.rows, after, strict=True):
-        policy, rows = rows_of(talker, watched, step, advantages)
+        policy, rows = rows_of(talker, watched, step, advantages, given.get("temperature", 1.0))
         if step is watched.steps[1]:
             assert_off_policy(rows)
         value = loss(rows, share)
@@ -225,6 +244,12 @@ def test_loss_and_gradient(name: str, talker: Path, tmp_path: Path) -> None:
             torch.testing.assert_close(moved.double(), tensor.grad, rtol=1e-3, atol=2e-5)
 
 
+def tokens_learned(drawn: Sequence[Drawn], options: Mapping[str, Any]) -> int:
+    """Tokens of the rollout; of what was cut off where that is learned from."""
+    masked = "mask_truncated_completions" in options
+    return sum(len(d.rollout.token_ids) for d in drawn if not masked or d.rollout.finish == "stop")
+
+
 def assert_off_policy(rows: Sequence[Row]) -> None:
     """Ratios that no clip would touch would prove no clip."""
     ratios = torch.cat([row.ratio for row in rows if row.advantage > 0]).detach()
@@ -233,7 +258,7 @@ def assert_off_policy(rows: Sequence[Row]) -> None:
     assert ((ratios - 1).abs() < 0.15).any() and ((others - 1).abs() < 0.15).any(), "all would be clipped"
 
 
-def advantages_of(drawn: Sequence[Drawn], scale: str = "group") -> dict[int, float]:
+def advantages_of(drawn: Sequence[Drawn], scale: str) -> dict[int, float]:
     """By the identity of a completion: reward - mean over the decided of its group, / (spread + 1e-4)."""
     rewards = [total(each.judgement.rewards) for each in drawn]
     decided = [reward for reward in rewards if reward is not None]
@@ -258,5 +283,6 @@ def rows_of(
             before = logps(old, drawn, temperature)
         new = every.gather(1, torch.tensor(drawn.rollout.token_ids)[:, None])[:, 0]
         entropy = -(every.exp() * every).sum(-1)
-        rows.append(Row(new, before, advantages[id(drawn)], entropy, reference=before))
+        cut_off = drawn.rollout.finish == "length"
+        rows.append(Row(new, before, advantages[id(drawn)], entropy, before, cut_off))
     return policy, rows
