@@ -102,10 +102,8 @@ class DryRun:
         }
 
 
-def dry_run(
-    recipe: Recipe, *, processes: int = 1, verbs: Verbs = VERBS, preload: Sequence[str] = pipeline.HEAVY
-) -> DryRun:
-    """Try all of a recipe that can be tried without running it, for so many training processes."""
+def dry_run(recipe: Recipe, *, verbs: Verbs = VERBS, preload: Sequence[str] = pipeline.HEAVY) -> DryRun:
+    """Try all of a recipe that can be tried without running it."""
     found = DryRun(recipe)
     found.problems += pipeline.check_options(recipe, recipe.order, verbs=verbs, preload=preload)
     with _offline():
@@ -113,22 +111,12 @@ def dry_run(
         tasks = _Tasks()
         for name in recipe.order:
             spec = recipe.stages[name]
-            _try_batches(found, spec, verbs, processes)
+            if batches := getattr(verbs.module(spec.uses), "batches", None):
+                found.batches[name] = batches(spec.config)
             _try_data(found, spec)
             _try_engines(found, spec)
             _try_tasks(found, spec, models, tasks)
     return found
-
-
-def _try_batches(found: DryRun, spec: StageSpec, verbs: Verbs, processes: int) -> None:
-    """Work out how a training's batches are cut, and that they can be."""
-    if (batches := getattr(verbs.module(spec.uses), "batches", None)) is None:
-        return
-    plan: BatchPlan = batches(spec.config, processes)
-    found.batches[spec.name] = plan
-    for problem in plan.problems():
-        key, _, text = problem.partition(": ")
-        found.problem(spec.name, key, text)
 
 
 def _try_data(found: DryRun, spec: StageSpec) -> None:

@@ -230,6 +230,8 @@ class Config(ParallelConfig):
     @model_validator(mode="after")
     def _batches_divide(self) -> "Config":
         self.share  # noqa: B018 - raises where it does not divide
+        if refused := lora.unshardable(self.lora, self.parallel):
+            raise ValueError(refused)
         if self.parallel != "ddp" and self.reference_every is not None:
             raise ValueError(
                 f"parallel = {self.parallel} does not go with reference_every: a reference that moves is "
@@ -264,14 +266,14 @@ class Config(ParallelConfig):
         return self
 
 
-def batches(config: Config, processes: int = 1) -> BatchPlan:
+def batches(config: Config) -> BatchPlan:
     """How the completions of a step and of a rollout are cut."""
     return BatchPlan(
         config.prompts_per_step,
         config.group_size,
         config.micro_batch,
         minibatches=config.minibatches,
-        processes=processes,
+        processes=config.processes,
         tokens=config.longest,
     )
 

@@ -17,6 +17,7 @@ from r1pipe.errors import EnvironmentUnfit, UsageError
 from r1pipe.train.determinism import derive_seed
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
     from r1pipe.stage import Work
@@ -58,6 +59,16 @@ class Lora(BaseModel):
 def problems(lora: Lora | None) -> list[str]:
     """What stands in the way of training with LoRA here, as a stage's `check` tells it."""
     return [f"lora: {_MISSING}"] if lora is not None and find_spec("peft") is None else []
+
+
+def unshardable(lora: Lora | None, parallel: str) -> str | None:
+    """Why a model in parts takes no adapters, for a config's validator; None where none are asked for."""
+    if lora is None or parallel == "ddp":
+        return None
+    return (
+        f"lora does not go with parallel = {parallel}: adapters are merged into weights that each process "
+        "holds whole; set parallel: ddp, which with LoRA needs no gradients or AdamW's state of the weights"
+    )
 
 
 def open_policy(

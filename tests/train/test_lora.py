@@ -261,6 +261,15 @@ def test_what_may_share_its_weights_takes_no_adapter(name: str) -> None:
         Lora(targets=["q_proj", name])
 
 
+@pytest.mark.parametrize("config", [distill.Config, rl.Config])
+def test_a_model_in_parts_takes_no_adapters(config: Any) -> None:
+    """Merging needs the whole weight; the way out is named."""
+    given = {"model": "b", "lora": {"r": 2}, "parallel": "fsdp2"}
+    own = {"data": "rows"} if config is distill.Config else {"task": "countdown"}
+    with pytest.raises(ValidationError, match=r"lora does not go with parallel = fsdp2: .*set parallel: ddp"):
+        config.model_validate(given | own)
+
+
 def test_without_peft_it_is_refused_with_the_way_out(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the stage's check, before anything starts, and where it would be used."""
     monkeypatch.setattr(lora, "find_spec", lambda name: None)
