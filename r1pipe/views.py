@@ -88,6 +88,7 @@ def _batches_table(plans: Sequence[Mapping[str, Any]]) -> Table:
             f"{plan['completions_per_step']:,}",
             f"{plan['completions_per_rollout']:,}" if plan["completions_per_rollout"] else "–",
             str(plan["minibatches"]),
+            str(plan["processes"]),
             f"{plan['micro_batches']} x {plan['micro_batch']}",
             str(plan["gradient_accumulation_steps"]),
             str(plan["steps_per_generation"] or "–"),
@@ -95,20 +96,19 @@ def _batches_table(plans: Sequence[Mapping[str, Any]]) -> Table:
         ]
         for plan in plans
     ]
-    processes = plans[0]["processes"]
     columns = [
         "stage",
         "prompts x group",
         "per step",
         "per rollout",
         "minibatches",
+        "processes",
         "micro-batches",
         "accumulation",
         "steps_per_generation",
         "most tokens per step",
     ]
-    on = "one process" if processes == 1 else f"{processes} processes, the micro-batches of each"
-    return Table(columns, rows, title=f"Completions, on {on}")
+    return Table(columns, rows, title="Completions; the micro-batches are those of each process")
 
 
 def _asked_table(tasks: Sequence[Mapping[str, Any]]) -> Table:

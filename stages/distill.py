@@ -22,9 +22,9 @@ class Config(SupervisedConfig):
     """Rows per optimiser step, the paper's."""
 
 
-def batches(config: Config, processes: int = 1) -> BatchPlan:
+def batches(config: Config) -> BatchPlan:
     """How the rows of a step are cut."""
-    return supervised.batches(config, processes)
+    return supervised.batches(config)
 
 
 def check(config: Config) -> list[str]:

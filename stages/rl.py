@@ -239,6 +239,8 @@ class Config(ParallelConfig):
                     f"a schedule changes at step {leg.end}, in the middle of a rollout of {self.minibatches} "
                     f"minibatches; let it change at a multiple of {self.minibatches}"
                 )
+        if refused := lora.unshardable(self.lora, self.parallel):
+            raise ValueError(refused)
         if self.parallel != "ddp" and self.reference_every is not None:
             raise ValueError(
                 f"parallel = {self.parallel} does not go with reference_every: a reference that moves is "
@@ -273,14 +275,14 @@ class Config(ParallelConfig):
         return self
 
 
-def batches(config: Config, processes: int = 1) -> BatchPlan:
+def batches(config: Config) -> BatchPlan:
     """How the completions of a step and of a rollout are cut."""
     return BatchPlan(
         config.prompts_per_step,
         config.group_size,
         config.micro_batch,
         minibatches=config.minibatches,
-        processes=processes,
+        processes=config.processes,
         tokens=config.longest,
     )
 

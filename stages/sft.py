@@ -13,9 +13,9 @@ class Config(SupervisedConfig):
     """What the `sft` stage reads from a recipe. The loss is taken on completions only, their EOS included."""
 
 
-def batches(config: Config, processes: int = 1) -> BatchPlan:
+def batches(config: Config) -> BatchPlan:
     """How the rows of a step are cut."""
-    return supervised.batches(config, processes)
+    return supervised.batches(config)
 
 
 def check(config: Config) -> list[str]:

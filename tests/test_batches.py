@@ -19,7 +19,6 @@ def test_the_papers_numbers(micro_batch: int, processes: int, a_process: int, mi
     """512 completions a step and 8,192 a rollout, however they are spread and cut; a call of the trainer is a
     whole step, so that 16 of them learn from a rollout."""
     plan = BatchPlan(**PAPER, micro_batch=micro_batch, processes=processes, tokens=32768)
-    assert plan.problems() == []
     assert (plan.completions_per_step, plan.completions_per_rollout) == (512, 8192)
     assert plan.prompts_per_rollout == 512
     assert (plan.completions_per_process, plan.micro_batches) == (a_process, micro_batches)
@@ -75,38 +74,6 @@ def test_the_published_snippet_is_another_rollout() -> None:
         steps_per_generation=16,
     )
     assert config.generation_batch_size == 64
-
-
-@pytest.mark.parametrize(
-    ("sizes", "said"),
-    [
-        (
-            {"prompts_per_step": 3, "group_size": 4, "micro_batch": 16, "processes": 8},
-            "prompts_per_step: prompts_per_step x group_size = 12 cannot be shared by 8 processes; "
-            "set prompts_per_step: 8",
-        ),
-        (
-            {"prompts_per_step": 60, "group_size": 1, "micro_batch": 4, "processes": 8, "rollouts": False},
-            "batch_size: batch_size = 60 cannot be shared by 8 processes; set batch_size: 64",
-        ),
-        (
-            {"prompts_per_step": 64, "group_size": 1, "micro_batch": 24, "rollouts": False},
-            "micro_batch: batch_size = 64 cannot be cut into micro-batches of micro_batch = 24; "
-            "set micro_batch: 16, a divisor of 64",
-        ),
-        (
-            {"prompts_per_step": 64, "group_size": 1, "micro_batch": 16, "processes": 8, "rollouts": False},
-            "micro_batch: batch_size = 64 cannot be cut into micro-batches of micro_batch = 16 on each of 8 "
-            "processes; set micro_batch: 8, a divisor of 8",
-        ),
-    ],
-)
-def test_what_does_not_divide_is_told_with_a_way_out(sizes: dict[str, Any], said: str) -> None:
-    """And the way out works: with the value that it names, all divides."""
-    assert BatchPlan(**sizes).problems() == [said]
-    key, _, value = said.partition("; set ")[2].partition(",")[0].partition(": ")
-    field = "prompts_per_step" if key == "batch_size" else key
-    assert BatchPlan(**{**sizes, field: int(value)}).problems() == []
 
 
 def test_rows_without_groups() -> None:

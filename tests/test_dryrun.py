@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from r1pipe import cli, dryrun
 from r1pipe.recipe import load_recipe
+from r1pipe.rollout import vllm_fit
 from stages import VERBS
 from tests.tiny_model import write_tiny
 
@@ -56,8 +57,6 @@ stages:
     uses: distill
     model: some/model
     data: traces.jsonl
-    batch_size: 12
-    micro_batch: 4
 """
 
 
@@ -80,9 +79,8 @@ def _stand_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(here)
 
 
-def tried(name: str, *overrides: str, processes: int = 1) -> dryrun.DryRun:
-    recipe = load_recipe(f"{name}.yaml", VERBS, overrides, files_exist=False)
-    return dryrun.dry_run(recipe, processes=processes)
+def tried(name: str, *overrides: str) -> dryrun.DryRun:
+    return dryrun.dry_run(load_recipe(f"{name}.yaml", VERBS, overrides, files_exist=False))
 
 
 def invoke(*arguments: str) -> Any:
@@ -110,7 +108,7 @@ def test_a_recipe_that_will_run(here: Path) -> None:
 
 def test_all_mistakes_at_once() -> None:
     """Each with its line and column and a way out; the head of the recipe tells where a file comes from."""
-    found = tried("bad", processes=8)
+    found = tried("bad")
     line = {row.strip(): number for number, row in enumerate(BAD.splitlines(), 1)}
     told = {problem.partition(": ")[0]: problem.partition(": ")[2] for problem in found.problems}
     trainer = line["trainer: {lr_shceduler_type: linear}"]
@@ -122,20 +120,18 @@ def test_all_mistakes_at_once() -> None:
     )
     assert told["bad.yaml:10:9"].startswith("stages.zero.task.1: The data 'empty.jsonl' holds no rows")
     assert "do not fit the context of 64" in told[f"bad.yaml:{line['max_new_tokens: 64']}:21"]
-    assert told[f"bad.yaml:{line['batch_size: 12']}:17"] == (
-        "stages.student.batch_size: batch_size = 12 cannot be shared by 8 processes; set batch_size: 16"
-    )
-    assert len(found.problems) == 5
+    assert len(found.problems) == 4
 
 
-@pytest.mark.skipif("engine" not in VERBS["rl"].model_fields, reason="the stage names no engine yet")
 def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told with the package to install; a server is not asked."""
-    monkeypatch.setattr(dryrun, "find_spec", lambda name: None)
-    found = tried("good", "stages.zero.engine=vllm")
-    assert any("pip install 'r1pipe[vllm]'" in problem for problem in found.problems)
-    found = tried("good", "stages.zero.engine={name: vllm-server, url: 'http://localhost:1'}")
-    assert any("The server of 'zero' was not asked" in text for text in found.left_out)
+    """Told with what installs it; a server is not asked."""
+    monkeypatch.setattr(vllm_fit, "_installed", lambda: None)
+    (told,) = tried("good", "stages.zero.engine=vllm").problems
+    assert told.startswith("--set stages.zero.engine=vllm: stages.zero.engine: vLLM is not installed. ")
+    server = "stages.scores.engine={name: vllm-server, url: 'http://localhost:1'}"
+    found = tried("good", server, "stages.scores.models=[student]")
+    assert found.problems == []
+    assert found.left_out == ["The server of 'scores' was not asked: a dry run opens no connection."]
 
 
 def test_a_missing_data_set_names_the_way_to_get_it(here: Path) -> None:
@@ -179,11 +175,11 @@ def test_a_template_that_the_tokenizer_does_not_have(tmp_path: Path) -> None:
 
 def test_the_command_prints_the_arithmetic() -> None:
     """A table of the batches, the tasks, and that nothing is wrong; exit code 0."""
-    done = invoke("good.yaml")
+    done = invoke("good.yaml", "--gpus", "2")
     assert done.exit_code == 0, done.output
     rows = {line.split()[0]: line for line in done.output.splitlines() if line.strip()}
-    assert "Completions, on one process" in done.output and "zero" in rows
-    assert "32 x 16" in done.output and "128 x 4" in done.output
+    assert "Completions" in done.output and "zero" in rows
+    assert "32 x 16" in done.output and "64 x 4" in done.output
     assert "Nothing is wrong with the 3 stages." in done.output
 
 

@@ -17,7 +17,7 @@ class RoomyLayer(DynamicLayer):
     """
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        self._room = torch.empty(0)
+        self._rooms: list[torch.Tensor] = []  # of keys and of values, whose head_dim may differ (DeepSeek-V3)
         self._length = 0
         super().lazy_initialization(key_states, value_states)
 
@@ -27,26 +27,27 @@ class RoomyLayer(DynamicLayer):
         """Append states of shape [rows, heads, new, head_dim]; return all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        rows, heads, new, dim = key_states.shape
-        end = self._length + new
-        if self._length == 0 or end > self._room.shape[3]:
-            room = key_states.new_empty(2, rows, heads, end + _ROOM, dim)
+        given = (key_states, value_states)
+        end = self._length + key_states.shape[2]
+        if self._length == 0 or end > self._rooms[0].shape[2]:
+            rooms = [each.new_empty(*each.shape[:2], end + _ROOM, each.shape[3]) for each in given]
             if self._length:
-                room[:, :, :, : self._length] = self._room[:, :, :, : self._length]
-            self._room = room
-        self._room[0, :, :, self._length : end] = key_states
-        self._room[1, :, :, self._length : end] = value_states
+                for room, before in zip(rooms, self._rooms, strict=True):
+                    room[:, :, : self._length] = before[:, :, : self._length]
+            self._rooms = rooms
+        for room, states in zip(self._rooms, given, strict=True):
+            room[:, :, self._length : end] = states
         self._view(end)
         return self.keys, self.values
 
     def keep(self, rows: torch.Tensor) -> None:
         """Keep these rows, in this order; a row named twice is copied."""
-        self._room = self._room.index_select(1, rows)
+        self._rooms = [room.index_select(0, rows) for room in self._rooms]
         self._view(self._length)
 
     def _view(self, length: int) -> None:
         self._length = length
-        self.keys, self.values = self._room[0, :, :, :length], self._room[1, :, :, :length]
+        self.keys, self.values = (room[:, :, :length] for room in self._rooms)
 
 
 class RoomyCache(Cache):

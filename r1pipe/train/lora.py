@@ -5,7 +5,7 @@ section 4.1: W + alpha / r · B A, of which A and B are trained and B begins at 
 at the model itself.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -59,6 +59,16 @@ class Lora(BaseModel):
 def problems(lora: Lora | None) -> list[str]:
     """What stands in the way of training with LoRA here, as a stage's `check` tells it."""
     return [f"lora: {_MISSING}"] if lora is not None and find_spec("peft") is None else []
+
+
+def unshardable(lora: Lora | None, parallel: str) -> str | None:
+    """Why a model in parts takes no adapters, for a config's validator; None where none are asked for."""
+    if lora is None or parallel == "ddp":
+        return None
+    return (
+        f"lora does not go with parallel = {parallel}: adapters are merged into weights that each process "
+        "holds whole; set parallel: ddp, which with LoRA needs no gradients or AdamW's state of the weights"
+    )
 
 
 def open_policy(
@@ -136,29 +146,6 @@ def publish_policy(
 def is_wrapped(model: Any) -> bool:
     """Whether the model has adapters; asks for no PEFT."""
     return hasattr(model, "peft_config") and hasattr(model, "merge_and_unload")
-
-
-def merged_weights(model: Any) -> Iterator[tuple[str, "torch.Tensor"]]:
-    """Every weight of the whole model by its own name, each merged on the way; for engines that need them.
-
-    The model stays as it is, bit for bit; merging in place and back would leave the rounding in. A model
-    without adapters gives its own weights.
-    """
-    if not is_wrapped(model):
-        yield from model.named_parameters()
-        return
-    layers = {
-        name.removeprefix("base_model.model."): layer
-        for name, layer in model.named_modules()
-        if hasattr(layer, "get_delta_weight")
-    }
-    for name, value in model.get_base_model().named_parameters():
-        if ".lora_" in name:
-            continue
-        owner, inside, leaf = name.partition(".base_layer.")
-        if inside and leaf == "weight":
-            value = value.detach() + layers[owner].get_delta_weight(_TRAINED).to(value.dtype)
-        yield (f"{owner}.{leaf}" if inside else name), value
 
 
 def forget_reference(model: Any) -> None:

@@ -83,6 +83,8 @@ class SupervisedConfig(ParallelConfig):
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         self.micro_batches  # noqa: B018 - raises where it does not divide
+        if refused := lora.unshardable(self.lora, self.parallel):
+            raise ValueError(refused)
         unknown = sorted(set(self.limits) - set(self.data))
         if unknown:
             raise ValueError(
@@ -91,14 +93,14 @@ class SupervisedConfig(ParallelConfig):
         return self
 
 
-def batches(config: SupervisedConfig, processes: int = 1) -> BatchPlan:
+def batches(config: SupervisedConfig) -> BatchPlan:
     """How the rows of a step are cut."""
-    share = max(1, config.batch_size // processes)
+    micro, _ = config.micro_batches
     return BatchPlan(
         config.batch_size,
         1,
-        config.micro_batch or share,
-        processes=processes,
+        micro,
+        processes=config.processes,
         tokens=config.max_length,
         rollouts=False,
     )

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from r1pipe.errors import EnvironmentUnfit, Interrupted, UsageError
 from r1pipe.rollout import Rollout
 from r1pipe.rollout.local import TransformersEngine
+from r1pipe.rollout.weights import plain_weights
 from r1pipe.train import grpo, lora, models, sft
 from r1pipe.train.examples import Example
 from r1pipe.train.grpo import Judgement, Prompt
@@ -141,7 +142,7 @@ def test_the_merged_model_answers_as_the_trained_one(tiny: Path, tmp_path: Path)
     model, _, _ = reinforce(tiny, tmp_path / "run", 2, beta=0.05)
     ids = torch.tensor([[5, 9, 20, 21, 30]])
     trained = model.eval()(ids).logits
-    named = dict(lora.merged_weights(model))
+    named = dict(plain_weights(model))
     _, tokenizer = models.open_model(tiny)
     folder = lora.publish_policy(model, tokenizer, tmp_path / "published")
     merged = AutoModelForCausalLM.from_pretrained(folder)
@@ -164,7 +165,7 @@ def test_the_merged_model_answers_as_the_trained_one(tiny: Path, tmp_path: Path)
 def test_merging_on_the_way_leaves_the_policy_as_it_was(tiny: Path, tmp_path: Path) -> None:
     """An engine may take the weights over after every step; no bit of the policy changes by it."""
     model, before, _ = reinforce(tiny, tmp_path / "run", 1)
-    list(lora.merged_weights(model))
+    list(plain_weights(model))
     assert difference(before, weights_of(model)) == 0.0
 
 
@@ -258,6 +259,15 @@ def test_what_may_share_its_weights_takes_no_adapter(name: str) -> None:
     """TRL computes log-probabilities from the output's weights alone; the adapter would never be trained."""
     with pytest.raises(ValidationError, match=f"{name} takes no adapter"):
         Lora(targets=["q_proj", name])
+
+
+@pytest.mark.parametrize("config", [distill.Config, rl.Config])
+def test_a_model_in_parts_takes_no_adapters(config: Any) -> None:
+    """Merging needs the whole weight; the way out is named."""
+    given = {"model": "b", "lora": {"r": 2}, "parallel": "fsdp2"}
+    own = {"data": "rows"} if config is distill.Config else {"task": "countdown"}
+    with pytest.raises(ValidationError, match=r"lora does not go with parallel = fsdp2: .*set parallel: ddp"):
+        config.model_validate(given | own)
 
 
 def test_without_peft_it_is_refused_with_the_way_out(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
