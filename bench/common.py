@@ -94,6 +94,16 @@ def _memory(pid: int) -> int:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
 
 
+def model_of(run: Path, stage: str) -> Path:
+    """The folder of a checkpoint: a stage's newest in a run, or `<run>/<stage>` itself."""
+    if (run / stage / "config.json").is_file():
+        return run / stage
+    versions = sorted((run / "artifacts" / stage).glob("v*"))
+    if not versions:
+        raise SystemExit(f"{run} has no {stage!r}; name a finished run of tiny-r1 by --run.")
+    return versions[-1]
+
+
 def machine() -> dict[str, Any]:
     """The machine and the software a figure was measured with."""
     return {

@@ -27,10 +27,14 @@ def curves(series: Sequence[Series], legend: Sequence[Part], *, title: str) -> s
 def stacked_bars(
     bars: Mapping[str, Mapping[str, float]], parts: Sequence[Part], *, title: str, unit: str
 ) -> str:
-    """A bar for each name, made of its parts in order; the sum stands behind it."""
-    most = max((sum(bar.values()) for bar in bars.values()), default=0.0)
+    """A bar for each name, made of its parts in order; the sum stands behind it.
+
+    One that would leave the others no length is drawn shorter than it is, and said to be.
+    """
+    sums = {name: sum(bar.values()) for name, bar in bars.items()}
+    most = longest(list(sums.values()))
     marks = ticks(0.0, most, 5)
-    top, width = _LINE * (1 + len(parts)) + 14, WIDTH - _LEFT - 52
+    top, width = _LINE * (1 + len(parts)) + 14, WIDTH - _LEFT - 66
     bottom = top + _BAR * len(bars)
 
     def x(value: float) -> float:
@@ -43,18 +47,31 @@ def stacked_bars(
     ]
     for i, (name, bar) in enumerate(bars.items()):
         y, at = top + i * _BAR, 0.0
+        drawn_as = min(1.0, most / (sums[name] or 1.0))
         drawn.append(
             f'<text class="ink" x="{_LEFT - 8}" y="{y + 14}" text-anchor="end">{escape(name)}</text>'
         )
         for part, color in parts:
             value = bar.get(part, 0.0)
+            length = value * drawn_as
             drawn.append(
-                f'<rect x="{x(at):.1f}" y="{y + 4}" width="{x(at + value) - x(at):.1f}" height="{_BAR - 8}" '
+                f'<rect x="{x(at):.1f}" y="{y + 4}" width="{x(at + length) - x(at):.1f}" height="{_BAR - 8}" '
                 f'fill="{color}"><title>{escape(part)}: {short(value)} {escape(unit)}</title></rect>'
             )
-            at += value
-        drawn.append(f'<text x="{x(at) + 5:.1f}" y="{y + 14}">{short(at)} {escape(unit)}</text>')
+            at += length
+        told = f"{short(sums[name])} {escape(unit)}{', cut' if drawn_as < 1 else ''}"
+        drawn.append(f'<text x="{x(at) + 5:.1f}" y="{y + 14}">{told}</text>')
     return _file(WIDTH, bottom + 24, title, parts, "".join(drawn))
+
+
+def longest(sums: Sequence[float]) -> float:
+    """The length of the longest bar: the largest sum, unless it is more than four times all others.
+
+    >>> longest([60.0, 5.0, 2.0])
+    6.5
+    """
+    most, *others = sorted(sums, reverse=True) or [0.0]
+    return 1.3 * others[0] if others and most > 4 * others[0] > 0 else most
 
 
 def _file(width: int, height: float, title: str, legend: Sequence[Part], drawn: str) -> str:

@@ -22,7 +22,7 @@ if __name__ == "__main__":  # run as a file, it stands beside its helpers and no
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.claims import Claim, claims_table
-from bench.common import machine, machine_line, table, write_result
+from bench.common import machine, machine_line, model_of, table, write_result
 from bench.plots import curves, stacked_bars
 from bench.rl_arms import ARMS, Row, Setup
 from r1pipe import jsonl
@@ -303,16 +303,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jsonl.write_text(chosen.out.parent / name, drawn)
     write_result(chosen.out, result, page(result))
     return 0 if all(claim.held for claim in found) else 1
-
-
-def model_of(run: Path, stage: str) -> Path:
-    """The folder of a checkpoint: a stage's newest in a run, or `<run>/<stage>` itself."""
-    if (run / stage / "config.json").is_file():
-        return run / stage
-    versions = sorted((run / "artifacts" / stage).glob("v*"))
-    if not versions:
-        raise SystemExit(f"{run} has no {stage!r}; name a finished run of tiny-r1 by --run.")
-    return versions[-1]
 
 
 def _told(setup: Setup) -> Row:

@@ -58,7 +58,11 @@ _TUNED: Row = {"bf16": False, "gradient_checkpointing": False}
 _BATCHING: Row = {
     "use_transformers_continuous_batching": True,
     # Left alone it takes nine tenths of the machine's memory, and spends its time on filling it.
-    "transformers_continuous_batching_config": {"page_size": 64, "num_blocks": 1024, "max_batch_tokens": 1024},
+    "transformers_continuous_batching_config": {
+        "page_size": 64,
+        "num_blocks": 1024,
+        "max_batch_tokens": 1024,
+    },
 }
 
 ARMS = {
