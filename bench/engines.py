@@ -25,7 +25,7 @@ from unittest.mock import patch
 if __name__ == "__main__":  # run as a file, it stands beside its helpers and not above them
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.common import family, machine, machine_line, model_of, table, write_result
+from bench.common import cpu_seconds, machine, machine_line, model_of, table, write_result
 from r1pipe.rollout import Rollout, Sampling
 from r1pipe.train.determinism import derive_seed
 
@@ -217,18 +217,6 @@ def timed(generate: Generate, prompts: Prompts, sampling: Sampling, seeds: Seque
     return {"tokens": sum(len(each.token_ids) for each in rollouts), "seconds": seconds, "cpu_seconds": cpu}
 
 
-def cpu_seconds() -> float:
-    """What this process and its descendants have spent, in seconds, to a hundredth."""
-    ticks = 0
-    for pid in family(os.getpid()):
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:  # it has just ended
-            continue
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
 def in_turn(
     engines: Mapping[str, Generate], prompts: Prompts, sampling: Sampling, rounds: int
 ) -> dict[str, dict[str, float]]:
@@ -286,8 +274,8 @@ def page(result: Mapping[str, Any]) -> str:
     parts = [
         "# Engines",
         f"Completions of at most {result['max_new_tokens']} tokens at temperature 1, by a model at its "
-        f"trained lengths, in groups of {GROUP}; {result['rounds']} times in turn, medians; one thread. Load of the "
-        f"machine before: {result['load_before']:g}. {machine_line(result['machine'])}",
+        f"trained lengths, in groups of {GROUP}; {result['rounds']} times in turn, medians; one thread. Load "
+        f"of the machine before: {result['load_before']:g}. {machine_line(result['machine'])}",
         "\n".join(f"- `{name}`: {TOLD[name]}." for name in names),
         *(f"`{name}` was left out: {said}." for name, said in result["left_out"].items()),
         "## Tokens per second",

@@ -67,7 +67,7 @@ class Trainer:
             )
         if ended.returncode:
             said = log.read_text().strip().splitlines() or ["nothing"]
-            if arm == OURS:
+            if ARMS[arm].ours:
                 raise SystemExit(f"The training of {arm} ended with {ended.returncode}: {said[-1]}")
             self.left_out[arm] = said[-1]
             return None
@@ -153,7 +153,7 @@ def claims(speed: Mapping[str, Row], trained: Trainings, peers: Sequence[str]) -
         found.append(Claim(f"samples/s of {OURS} >= 3 x {arm} (median of the rounds)", times, ">=", FACTOR))
     ours = ends(trained.get(OURS, ()))
     found.append(Claim("seeds of the curves", len(ours), ">=", SEEDS))
-    for arm in (arm for arm in trained if arm != OURS):
+    for arm in (arm for arm in trained if not ARMS[arm].ours):
         theirs = ends(trained[arm])
         bound = fmean(theirs) - 2 * spread(ours, theirs)
         text = f"reward of {OURS} at the end >= {arm} - 2 standard errors of the difference"
@@ -279,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     timed = trainer.speed(chosen.arms, speed, chosen.rounds)
     trained = trainer.curves(chosen.curves, curve, chosen.seeds)
     figures = speed_figures(timed)
-    found = claims(figures, trained, [arm for arm in chosen.arms if arm != OURS])
+    found = claims(figures, trained, [arm for arm in chosen.arms if not ARMS[arm].ours])
     result = {
         "claims": [claim.as_json for claim in found],
         "rounds": chosen.rounds,

@@ -19,6 +19,7 @@ from typing import Any
 if __name__ == "__main__":  # run as a file, it stands beside its helpers and not above them
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench.common import cpu_seconds
 from r1pipe import jsonl
 
 Row = dict[str, Any]
@@ -51,7 +52,12 @@ class Arm:
     threads: int | None = 1
     """None leaves the number to torch."""
     options: Row = field(default_factory=dict)
-    """GRPOConfig's, beyond what is in common; unused for r1pipe."""
+    """GRPOConfig's or the stage's, beyond what is in common."""
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is r1pipe's stage that is trained with."""
+        return self.name.startswith("r1pipe")
 
 
 _TUNED: Row = {"bf16": False, "gradient_checkpointing": False}
@@ -84,7 +90,8 @@ ARMS = {
             1,
             _TUNED | {"scale_rewards": "none"},
         ),
-        Arm("r1pipe", "the stage `rl`", "#3566c8"),
+        Arm("r1pipe", "the stage `rl`, its defaults", "#3566c8"),
+        Arm("r1pipe-2", "the stage on two processes", "#b03a5b", 1, {"processes": 2}),
     )
 }
 
@@ -94,19 +101,19 @@ class Clock:
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
-        self._last = (time.perf_counter(), time.process_time())
+        self._last = (time.perf_counter(), cpu_seconds())
 
     def step(self, reward: float, length: float, split: Row) -> None:
         """One step has ended; `split` says how many of its seconds went where, training apart."""
-        now = (time.perf_counter(), time.process_time())
-        seconds, cpu_seconds = now[0] - self._last[0], now[1] - self._last[1]
+        now = (time.perf_counter(), cpu_seconds())
+        seconds, cpu = now[0] - self._last[0], now[1] - self._last[1]
         self._last = now
         split = {**split, "training": seconds - sum(split.values())}
         row = {
             "reward": reward,
             "length": length,
             "seconds": seconds,
-            "cpu_seconds": cpu_seconds,
+            "cpu_seconds": cpu,
             "split": split,
         }
         self.rows.append({"step": len(self.rows) + 1, **row})
@@ -276,8 +283,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         import torch
 
         torch.set_num_threads(arm.threads)
-    if arm.name == "r1pipe":
-        ours(setup, clock, dict(change.split("=", 1) for change in changes))
+    if arm.ours:
+        ours(setup, clock, arm.options | dict(change.split("=", 1) for change in changes))
     else:
         trl(setup, clock, arm.options)
     jsonl.write_json(out, {"arm": arm.name, "setup": asdict(setup), "changes": changes, "rows": clock.rows})
