@@ -1,12 +1,12 @@
 """What the recipe tiny-r1 is to show, checked on unrounded means over seeds. Pure functions."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, stdev
 from typing import Any
 
-from bench.common import Usage
+from bench.common import Usage, table
 
 HELD_OUT = "held-out"
 BASES = ("base", "student-base")
@@ -57,6 +57,26 @@ class Claim:
             "bound": self.bound,
             "held": self.held,
         }
+
+
+def claims_table(found: Iterable[Claim]) -> str:
+    """Every claim, whether it was held, and by how much, as Markdown."""
+    rows = [
+        [
+            claim.text,
+            "held" if claim.held else "**missed**",
+            _exact(claim.value),
+            claim.relation,
+            _exact(claim.bound),
+        ]
+        for claim in found
+    ]
+    return table(["claim", "", "value", "", "bound"], rows)
+
+
+def _exact(value: float | None) -> str:
+    """Digits enough to see by how much a claim is held or missed."""
+    return "not measured" if value is None else f"{value:.6g}"
 
 
 @dataclass(frozen=True, slots=True)

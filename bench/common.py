@@ -85,6 +85,18 @@ def family(root: int) -> Iterator[int]:
         waiting += children.get(pid, ())
 
 
+def cpu_seconds() -> float:
+    """What this process and its descendants have spent, in seconds, to a hundredth."""
+    ticks = 0
+    for pid in family(os.getpid()):
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def _memory(pid: int) -> int:
     """Proportional set size, in bytes."""
     try:
@@ -92,6 +104,16 @@ def _memory(pid: int) -> int:
     except OSError:
         return 0
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+
+
+def model_of(run: Path, stage: str) -> Path:
+    """The folder of a checkpoint: a stage's newest in a run, or `<run>/<stage>` itself."""
+    if (run / stage / "config.json").is_file():
+        return run / stage
+    versions = sorted((run / "artifacts" / stage).glob("v*"))
+    if not versions:
+        raise SystemExit(f"{run} has no {stage!r}; name a finished run of tiny-r1 by --run.")
+    return versions[-1]
 
 
 def machine() -> dict[str, Any]:

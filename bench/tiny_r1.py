@@ -16,7 +16,16 @@ from typing import Any
 if __name__ == "__main__":  # run as a file, it stands beside its helpers and not above them
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.claims import HELD_OUT, Claim, Mean, Means, SeedResult, claims, persistence_share, resources
+from bench.claims import (
+    HELD_OUT,
+    Mean,
+    Means,
+    SeedResult,
+    claims,
+    claims_table,
+    persistence_share,
+    resources,
+)
 from bench.common import Usage, machine, machine_line, run_recipe, table, write_result
 from r1pipe.report import RunFiles
 
@@ -52,7 +61,7 @@ def page(seeds: Sequence[SeedResult], usages: Sequence[Usage], on: dict[str, Any
         "# tiny-r1",
         f"Seeds {names}: means, ± one standard error over the seeds. {machine_line(on)}",
         "## Claims",
-        _claims_table([*claims(seeds), *resources(usages)]),
+        claims_table([*claims(seeds), *resources(usages)]),
         "## pass@1",
         _table(means, [(name, "pass_at_1", name) for name in SETS]),
         "## How they think, on held-out problems",
@@ -75,25 +84,6 @@ def page(seeds: Sequence[SeedResult], usages: Sequence[Usage], on: dict[str, Any
         _stage_table(seeds),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _claims_table(found: Sequence[Claim]) -> str:
-    rows = [
-        [
-            claim.text,
-            "held" if claim.held else "**missed**",
-            _exact(claim.value),
-            claim.relation,
-            _exact(claim.bound),
-        ]
-        for claim in found
-    ]
-    return table(["claim", "", "value", "", "bound"], rows)
-
-
-def _exact(value: float | None) -> str:
-    """Digits enough to see by how much a claim is held or missed."""
-    return "not measured" if value is None else f"{value:.6g}"
 
 
 def _asked(of_set: str) -> list[tuple[str, str, str]]:
