@@ -54,6 +54,14 @@ ROOT = Path(__file__).resolve().parent.parent.parent
             "or 2 or 4 processes",
         ),
         (lambda: sft.Config(model="base", data=["rows"], processes=2, nodes=4), "evenly over nodes = 4"),
+        (
+            lambda: sft.Config(model="base", data=["rows"], parallel="fsdp2", lora={"r": 4}),
+            "lora does not go with parallel = fsdp2: adapters are merged .*; set parallel: ddp",
+        ),
+        (
+            lambda: rl.Config(model="base", task="countdown", kl=0.1, reference_every=5, parallel="zero3"),
+            "parallel = zero3 does not go with reference_every: .*; set parallel: ddp",
+        ),
     ],
 )
 def test_what_does_not_divide_is_refused(make: Any, message: str):
