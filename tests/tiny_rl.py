@@ -193,10 +193,9 @@ class _Notes:
 def _noted(notes: _Notes) -> type[grpo.Policy]:
     class Noted(grpo.Policy):
         def _generate_and_score_completions(self, inputs: list[Micro]) -> Micro:
-            rows = super()._generate_and_score_completions(inputs)
-            return rows | {
-                "drawn": notes.numbers(self._rolled.judgements)
-            }  # shuffled and split with the rest
+            rows = super()._generate_and_score_completions(inputs)  # puts judgements into `inputs`
+            # What is added here is shuffled and split with the rest.
+            return rows | {"drawn": notes.numbers([each["judgement"] for each in inputs])}
 
         def _prepare_inputs(self, generation_batch: Any) -> Any:
             rows = super()._prepare_inputs(generation_batch)
