@@ -170,10 +170,10 @@ class Config(ParallelConfig):
     """Ask only prompts that the policy solves sometimes; measured before training."""
     temperature: PositiveFloat | Steps[PositiveFloat] = 1.0
     """Of the rollouts. Advantages are right for 1.0, the policy's own distribution. By steps:
-    `{0: 1.0, 8200: 0.7}`."""
+    `{0: 1.0, 8192: 0.7}`."""
     max_new_tokens: PositiveInt | Steps[PositiveInt] = 512
     """A completion that reaches this many tokens is cut off and counts as truncated. By steps:
-    `{0: 32768, 8200: 65536}`."""
+    `{0: 32768, 8192: 65536}`."""
     truncated: Literal["keep", "mask"] = "keep"
     """Whether completions that were cut off are learned from, by the rewards they got (`keep`), or left out
     of the loss (`mask`)."""
@@ -213,6 +213,11 @@ class Config(ParallelConfig):
             raise ValueError(
                 "loss_type cispo bounds the ratio itself by clip_high, which has to be 1 or more; "
                 "set clip_high: 5 (ScaleRL's)"
+            )
+        if self.parallel == "zero3":
+            raise ValueError(
+                "parallel: zero3 is for sft and distill: a policy that samples needs its weights whole, which "
+                "DeepSpeed's stage 3 gathers layer by layer; set parallel: fsdp2"
             )
         if said := untrainable(self.engine):
             raise ValueError(said)
@@ -315,9 +320,11 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     engine = _engine(config, inputs.one("model").path, model, tokenizer, asked, work)
     rates = None
     if config.pass_rate is not None:
-        with ranks.first_alone():  # it measures and writes down; the others read
-            rates = Rates(work.dir / "pass-rates.jsonl", config.pass_rate)
-            _measure(rates, config, asked.questions, engine, tokenizer, work)
+        models.place(model)
+        share = asked.questions[work.rank or 0 :: ranks.count()]
+        _measure(_rates(config.pass_rate, work), config, share, engine, tokenizer, work)
+        ranks.barrier()
+        rates = _rates(config.pass_rate, work)
         asked.leave_out(rates, work.say)
     asked.fill()
     weights = {str(name): weight for name, weight in config.rewards.items()}
@@ -366,6 +373,13 @@ def _engine(
     )
     work.say(said)
     return engine
+
+
+def _rates(bounds: PassRate, work: Work) -> Rates:
+    """What all processes have measured; each writes in a journal of its own."""
+    own = work.dir / f"pass-rates.{work.rank or 0}.jsonl"
+    others = [path for path in sorted(work.dir.glob("pass-rates.*.jsonl")) if path != own]
+    return Rates(own, bounds, others)
 
 
 def _measure(

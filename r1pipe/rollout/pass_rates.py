@@ -64,13 +64,16 @@ class Rate:
 class Rates:
     """The rates measured so far, in a journal: a stage that was stopped measures on where it was."""
 
-    def __init__(self, journal: Path, bounds: PassRate) -> None:
+    def __init__(self, journal: Path, bounds: PassRate, others: Sequence[Path] = ()) -> None:
+        """`others` are journals of other processes, which are read and not written."""
         self._path = journal
         self._bounds = bounds
         with jsonl.Journal(journal) as opened:
-            self._known = {
-                (row["task"], row["id"]): Rate(row["passed"], row["decided"]) for row in opened.rows()
-            }
+            rows = opened.rows()
+        for path in others:
+            # Somebody may be writing there: a line that is not whole yet is no row.
+            rows += [row for _, row in jsonl.scan(path) if not isinstance(row, jsonl.BadRow)]
+        self._known = {(row["task"], row["id"]): Rate(row["passed"], row["decided"]) for row in rows}
 
     def measure(self, questions: Sequence[Question], ask: Ask, *, batch: int) -> Iterator[tuple[int, int]]:
         """Ask what is not known yet, about `batch` completions at a time; yield (done, all) prompts."""

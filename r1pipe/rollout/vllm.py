@@ -89,11 +89,12 @@ class VllmEngine:
         if policy is not None and spec.tensor_parallel > 1:
             raise UsageError(
                 "Beside a trainer each process has a vLLM of its own, so `tensor_parallel` must be 1. "
-                "For a model too large for one GPU use `engine: {name: vllm-server, url: …}`."
+                "A policy that is too large for one GPU is trained with `lora`, or as a smaller model."
             )
         self.eos_id = eos_id
         self.context = context
         self._policy = policy
+        self._spec = spec
         self._sleeps = policy is not None and spec.sleep and torch.cuda.is_available()
         self._asleep = False
         self._owns_process_group = not torch.distributed.is_initialized()
@@ -147,7 +148,7 @@ class VllmEngine:
         if self._policy is None:
             return
         if self._asleep:
-            self._llm.wake_up(tags=["weights"])
+            self._wake("weights")
         try:
             self._llm.collective_rpc(
                 "reload_weights", kwargs={"weights_iterator": plain_weights(self._policy)}
@@ -159,10 +160,16 @@ class VllmEngine:
                 "Write `engine: transformers`, which samples from the policy itself."
             ) from error
         if self._asleep:
-            self._llm.wake_up(tags=["kv_cache"])
+            self._wake("kv_cache")
             self._asleep = False
         self._llm.reset_prefix_cache()
         self._check_probe(self._policy)
+
+    def _wake(self, what: str) -> None:
+        """Take the memory again; torch holds what training has let go until it is told not to."""
+        torch.cuda.empty_cache()
+        with _memory_errors_explained(self._spec):
+            self._llm.wake_up(tags=[what])
 
     def close(self) -> None:
         """Give back the memory, and the process group where vLLM made it. A second call does nothing."""

@@ -47,7 +47,7 @@ def _whole(parameter: torch.Tensor) -> torch.Tensor:
     if hasattr(parameter, "ds_id"):
         raise UsageError(
             "DeepSpeed's stage 3 shards the policy's weights, and vLLM beside it cannot take them over. "
-            "Use FSDP2 or stage 2, or `engine: transformers`."
+            "Set `parallel: fsdp2` or `zero2`."
         )
     weight = parameter.detach()
     return weight.full_tensor() if hasattr(weight, "full_tensor") else weight

@@ -36,7 +36,7 @@ from r1pipe.train.evidence import Sentry, rollbacks
 from r1pipe.train.micro_batches import Micro
 from r1pipe.train.proofs import FirstStep, same_vocabulary
 from r1pipe.train.rollouts import Judge, Judgement, Prompt, Rolled, Rolling
-from r1pipe.train.running import Trained, defaults, newest, run
+from r1pipe.train.running import Trained, defaults, newest, on_one_gpu, run
 from r1pipe.train.schedule import Leg, legs, value_at
 from r1pipe.train.settings import Settings
 
@@ -82,7 +82,7 @@ def train(
     found = newest(Path(given["output_dir"]), work)
     done = checkpoints.step_of(found) if found else 0
     steps = given["max_steps"]
-    args = GRPOConfig(**given)
+    args = on_one_gpu(GRPOConfig(**given))
     boundary = boundary_of(args)
     _require_whole(settings, boundary, steps)
     if args.save_steps % boundary:
@@ -91,7 +91,9 @@ def train(
     for leg in legs(steps, settings.temperatures, settings.lengths):
         if leg.end <= done and leg.end < steps:
             continue
-        args = GRPOConfig(**given | _of_leg(settings, leg), reward_weights=list(weights.values()))
+        args = on_one_gpu(
+            GRPOConfig(**given | _of_leg(settings, leg), reward_weights=list(weights.values()))
+        )
         lora.forget_reference(model)
         trainer = Policy(
             model=model,

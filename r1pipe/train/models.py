@@ -1,6 +1,7 @@
 """Opening a checkpoint to train it, and writing the one that is published."""
 
 import logging
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,12 @@ def open_model(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBas
     tokenizer = open_ending_tokenizer(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return model, tokenizer
+
+
+def place(model: "PreTrainedModel") -> None:
+    """Put a model where this process will train it, for what is asked of it before."""
+    if torch.cuda.is_available():
+        model.to(f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}")
 
 
 def context_of(model: "PreTrainedModel") -> int:

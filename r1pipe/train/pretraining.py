@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 
 from r1pipe.train.callbacks import Row, Watch
 from r1pipe.train.determinism import bucketed, derive_seed, epochs_of
-from r1pipe.train.running import Guarded, Trained, defaults, run
+from r1pipe.train.running import Guarded, Trained, defaults, on_one_gpu, run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -60,7 +60,7 @@ def train(
     pad_id = model.config.get_text_config().pad_token_id
     trainer = Guarded(
         model=model,
-        args=args,
+        args=on_one_gpu(args),
         train_dataset=_Documents(documents),
         data_collator=lambda rows: collate(rows, pad_id),
     )

@@ -42,15 +42,9 @@ def barrier() -> None:
         distributed.barrier()
 
 
-@contextmanager
-def first_alone() -> Iterator[None]:
-    """Let the first rank go through before the others."""
-    first = not several() or distributed.get_rank() == 0
-    if not first:
-        barrier()
-    yield
-    if first:
-        barrier()
+def count() -> int:
+    """How many ranks there are."""
+    return distributed.get_world_size() if several() else 1
 
 
 def agreed(flag: bool) -> bool:

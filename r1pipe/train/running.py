@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from r1pipe.errors import Interrupted
 from r1pipe.train import checkpoints, ranks
@@ -69,6 +69,18 @@ def defaults(work: "Work") -> dict[str, Any]:
         "save_strategy": "steps",
         "save_total_limit": 2,  # the older checkpoint may go only once the newer one is sealed
     }
+
+
+A = TypeVar("A", bound=TrainingArguments)
+
+
+def on_one_gpu(args: A) -> A:
+    """Have a process use one GPU, however many it sees: the Trainer would take all of them by DataParallel.
+
+    Several GPUs have a process each (`processes`).
+    """
+    args._n_gpu = min(args.n_gpu, 1)
+    return args
 
 
 def newest(folder: Path, work: "Work") -> Path | None:

@@ -16,7 +16,7 @@ from r1pipe.train import ranks
 from r1pipe.train.callbacks import Row, Watch
 from r1pipe.train.determinism import bucketed, derive_seed, epochs_of
 from r1pipe.train.examples import Example
-from r1pipe.train.running import Guarded, Trained, defaults, run
+from r1pipe.train.running import Guarded, Trained, defaults, on_one_gpu, run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -71,7 +71,7 @@ def train(
     dataset = Dataset.from_dict(
         {"input_ids": [e.token_ids for e in kept], "labels": [e.labels for e in kept]}
     ).select(rows)
-    args = SFTConfig(**(defaults(work) | _DEFAULTS | dict(options)))
+    args = on_one_gpu(SFTConfig(**(defaults(work) | _DEFAULTS | dict(options))))
     trainer = Supervised(model=model, args=args, train_dataset=dataset, processing_class=tokenizer)
     watch = Watch(work, _Rows(epochs))
     weights = run(trainer, watch)

@@ -107,5 +107,5 @@ def test_what_cannot_be_told_is_refused() -> None:
         dict(plain_weights(model))
     model = llama()
     next(model.parameters()).ds_id = 3
-    with pytest.raises(UsageError, match="Use FSDP2 or stage 2"):
+    with pytest.raises(UsageError, match="parallel: fsdp2"):
         dict(plain_weights(model))
