@@ -79,6 +79,19 @@ class BatchPlan:
         return None if self.tokens is None else self.completions_per_step * self.tokens
 
     @property
+    def sentence(self) -> str:
+        """The numbers in words."""
+        told = (
+            f"Each step learns from {self.prompts_per_step} prompts x {self.group_size} = "
+            f"{self.completions_per_step:,} completions"
+        )
+        if self.processes > 1:
+            told += f", {self.completions_per_process:,} on each of {self.processes} processes"
+        if self.minibatches > 1:
+            told += f"; {self.minibatches} steps share a rollout of {self.completions_per_rollout:,}"
+        return f"{told}."
+
+    @property
     def as_json(self) -> dict[str, Any]:
         """The numbers for `--json`."""
         return {

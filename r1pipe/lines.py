@@ -28,7 +28,8 @@ _NUMBERS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 """Column of a metrics row, what it is called, how it reads. In reinforcement learning the loss says nothing
 (its gradient does), so it is shown only for rows that have no reward."""
 
-_PARTS = ("generation", "reward", "training")
+_PARTS = ("generation", "reward", "sync", "logprobs", "training")
+"""What a step's time is spent on; a part that a row does not have took none."""
 
 
 def metrics_line(row: Row) -> str:
@@ -52,7 +53,7 @@ def _pieces(row: Row) -> Iterator[str]:
         yield f"{label} {reads(value)}"
     spent = [float(row.get(f"seconds_{part}") or 0) for part in _PARTS]
     if sum(spent) > 0:
-        shares = (f"{part} {percent(s / sum(spent))}" for part, s in zip(_PARTS, spent, strict=True))
+        shares = (f"{part} {percent(s / sum(spent))}" for part, s in zip(_PARTS, spent, strict=True) if s)
         yield f"time: {', '.join(shares)}"
     if row.get("eta") is not None:
         yield f"ETA {duration(row['eta'])}"

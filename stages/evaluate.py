@@ -15,6 +15,7 @@ from r1pipe.measure.scores import Scores, score
 from r1pipe.prompting import CLOSE_THINK, Template
 from r1pipe.rollout import Sampling
 from r1pipe.rollout.asking import Asked, Question, ask
+from r1pipe.rollout.choose import missing_for
 from r1pipe.rollout.specs import AnyEngine, AutoSpec, ServerSpec
 from r1pipe.rollout.writers import ModelWriter, Reader, longest
 from r1pipe.stage import CheckpointRef, Inputs, Outcome, StageConfig, Work
@@ -123,6 +124,11 @@ class Config(StageConfig):
                     f"the stage's models are {', '.join(self.models)}"
                 )
         return self
+
+
+def check(config: Config) -> list[str]:
+    """Say what the engine lacks on this machine."""
+    return missing_for(config.engine)
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:

@@ -1,7 +1,7 @@
 """Reinforcement learning by GRPO, with rewards from rules and from a preference model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
@@ -27,7 +27,7 @@ from r1pipe.rewards import (
 )
 from r1pipe.rollout import Correction, Engine, Rollout, Sampling
 from r1pipe.rollout.asking import Question, ask, judged_rows
-from r1pipe.rollout.choose import open_engine
+from r1pipe.rollout.choose import missing_for, open_engine
 from r1pipe.rollout.pass_rates import PassRate, Rates, key_of
 from r1pipe.rollout.specs import AnyEngine, AutoSpec, untrainable
 from r1pipe.stage import NEUTRAL, CheckpointRef, Inputs, Outcome, Work
@@ -91,6 +91,8 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "clip": 10.0,
         "temperature": 1.0,
         "max_new_tokens": 32768,
+        "micro_batch": 64,
+        "micro_tokens": 65536,
     }
 }
 """Values that a preset puts in place of the defaults. `paper`: DeepSeek-R1 (2501.12948v2), Methods: 32
@@ -216,8 +218,8 @@ class Config(ParallelConfig):
             )
         if self.parallel == "zero3":
             raise ValueError(
-                "parallel: zero3 is for sft and distill: a policy that samples needs its weights whole, which "
-                "DeepSpeed's stage 3 gathers layer by layer; set parallel: fsdp2"
+                "parallel: zero3 is for sft and distill: a policy that samples needs its weights whole, and "
+                "DeepSpeed's stage 3 gathers them layer by layer; set parallel: fsdp2"
             )
         if said := untrainable(self.engine):
             raise ValueError(said)
@@ -295,6 +297,7 @@ def batches(config: Config) -> BatchPlan:
 def check(config: Config) -> list[str]:
     """Say what this machine lacks, and what is wrong with the options passed through to the trainer."""
     lacking = lacks(config.parallel, config.processes // config.nodes) + lora.problems(config.lora)
+    lacking += missing_for(config.engine)
     if not config.trainer:
         return lacking
     from trl import GRPOConfig
@@ -315,33 +318,34 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     # An order of its own: traces of the problems that come first here would make of a later RL a repetition.
     seed = derive_seed(work.seed, "rl")
     asked = Asked(config, tokenizer, seed=seed, context=models.context_of(model))
+    work.say(batches(config).sentence)
     if asked.set_aside:
         work.say(f"Set aside as broken or too long for the context: {len(asked.set_aside)} of the prompts.")
-    engine = _engine(config, inputs.one("model").path, model, tokenizer, asked, work)
-    rates = None
-    if config.pass_rate is not None:
-        models.place(model)
-        share = asked.questions[work.rank or 0 :: ranks.count()]
-        _measure(_rates(config.pass_rate, work), config, share, engine, tokenizer, work)
-        ranks.barrier()
-        rates = _rates(config.pass_rate, work)
-        asked.leave_out(rates, work.say)
-    asked.fill()
     weights = {str(name): weight for name, weight in config.rewards.items()}
     for checked in check_rewards(asked.tried(), rewards, weights, config.language):
         work.say(checked.sentence)
     turn = _proved(config, model, tokenizer, asked.prompts, work) if config.guard.proofs else None
-    trained = grpo.train(
-        model,
-        tokenizer,
-        asked.prompts,
-        Judge(asked.items, tokenizer, rewards, work.say),
-        weights,
-        engine,
-        _options(config),
-        work,
-        _settings(config, turn, overlap=any(task.waits for task, _ in asked.items)),
-    )
+    rates = None
+    with closing(_engine(config, inputs.one("model").path, model, tokenizer, asked, work)) as engine:
+        if config.pass_rate is not None:
+            models.place(model)
+            share = asked.questions[work.rank or 0 :: ranks.count()]
+            _measure(_rates(config.pass_rate, work), config, share, engine, tokenizer, work)
+            ranks.barrier()
+            rates = _rates(config.pass_rate, work)
+            asked.leave_out(rates, work.say)
+        asked.fill()
+        trained = grpo.train(
+            model,
+            tokenizer,
+            asked.prompts,
+            Judge(asked.items, tokenizer, rewards, work.say),
+            weights,
+            engine,
+            _options(config),
+            work,
+            _settings(config, turn, overlap=any(task.waits for task, _ in asked.items)),
+        )
     if work.rank:
         return Outcome("checkpoint", work.dir)  # the first process publishes
     folder = lora.publish_policy(model, tokenizer, work.dir / "published", trained.weights)
@@ -557,12 +561,12 @@ class Asked:
         again = islice(epochs_of(len(self.questions), self._seed), self._needed - len(self.questions))
         self.questions = [*self.questions, *(self.questions[i] for i in again)]
 
-    @cached_property
+    @property
     def items(self) -> list[tuple[Task, Item]]:
         """What each prompt was made from."""
         return [(question.task, question.item) for question in self.questions]
 
-    @cached_property
+    @property
     def prompts(self) -> "list[Prompt]":
         """The prompts in the order they are asked."""
         from r1pipe.train.grpo import Prompt

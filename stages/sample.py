@@ -23,6 +23,7 @@ from r1pipe.measure.samples import SampleRow, target_of
 from r1pipe.prompting import OPEN_THINK, Template, opens_thinking
 from r1pipe.rollout import Sampling
 from r1pipe.rollout.asking import Asked, Question, ask
+from r1pipe.rollout.choose import missing_for
 from r1pipe.rollout.specs import AnyEngine, AutoSpec
 from r1pipe.rollout.writers import GoldWriter, ModelWriter, Reader, Writer, Written, longest, tokens_of
 from r1pipe.stage import CheckpointRef, Inputs, Outcome, StageConfig, Work
@@ -111,6 +112,11 @@ class Config(StageConfig):
                 "set solver: 0, or another language"
             )
         return self
+
+
+def check(config: Config) -> list[str]:
+    """Say what the engine lacks on this machine."""
+    return missing_for(config.engine)
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from r1pipe.errors import UsageError
+from r1pipe.errors import EnvironmentUnfit, UsageError
 from r1pipe.rollout.engine import Engine
 from r1pipe.rollout.specs import AutoSpec, EngineSpec, ServerSpec, TransformersSpec, VllmSpec, untrainable
 
@@ -54,6 +54,19 @@ def open_engine(
         vllm = VllmEngine(folder, chosen, eos_id=eos_id, context=context, policy=model)
         return vllm, f"Engine: {chosen}, {why}."
     return _transformers(folder, eos_id, pad_id, model, batch), f"Engine: {TransformersSpec()}, {why}."
+
+
+def missing_for(spec: EngineSpec) -> list[str]:
+    """What an engine lacks on this machine, as a stage's `check` tells it before anything runs."""
+    if not isinstance(spec, VllmSpec):
+        return []
+    from r1pipe.rollout.vllm_fit import check_installation
+
+    try:
+        check_installation()
+    except EnvironmentUnfit as error:
+        return [f"engine: {error}"]
+    return []
 
 
 def suited(folder: Path, *, alone: bool) -> tuple[TransformersSpec | VllmSpec, str]:

@@ -91,9 +91,7 @@ def train(
     for leg in legs(steps, settings.temperatures, settings.lengths):
         if leg.end <= done and leg.end < steps:
             continue
-        args = on_one_gpu(
-            GRPOConfig(**given | _of_leg(settings, leg), reward_weights=list(weights.values()))
-        )
+        args = on_one_gpu(GRPOConfig(**given | _of_leg(settings, leg), reward_weights=list(weights.values())))
         lora.forget_reference(model)
         trainer = Policy(
             model=model,

@@ -289,7 +289,7 @@ def test_a_measurement_goes_on_from_its_journal(
     with pytest.raises(Interrupted):
         rl.run(made, inputs(model=tiny), work)
     assert sum(script.answered.values()) == 8
-    (journal,) = (tmp_path / "parts").glob("pass-rates.jsonl")
+    (journal,) = (tmp_path / "parts").glob("pass-rates.0.jsonl")
     journal.write_bytes(journal.read_bytes()[:-5])
     before = Counter(script.answered)
     measured: list[tuple[int, int]] = []
