@@ -6,6 +6,7 @@ In an installed wheel they lie inside the package, in a checkout (an editable in
 from pathlib import Path
 
 from r1pipe.errors import UsageError
+from r1pipe.hints import meant
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -30,8 +31,8 @@ def recipe_path(name: str) -> Path:
     if name in recipe_names():
         return recipes_dir() / f"{name}.yaml"
     raise UsageError(
-        f"There is no shipped recipe {name!r}. There are: {', '.join(recipe_names()) or 'none'}. "
-        "A recipe of your own is named by its path, e.g. ./my-recipe.yaml."
+        f"There is no shipped recipe {name!r}{meant(name, recipe_names()) or '.'} There are: "
+        f"{', '.join(recipe_names()) or 'none'}. A recipe of your own is named by its path, e.g. ./my-recipe.yaml."
     )
 
 
