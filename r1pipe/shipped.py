@@ -32,7 +32,8 @@ def recipe_path(name: str) -> Path:
         return recipes_dir() / f"{name}.yaml"
     raise UsageError(
         f"There is no shipped recipe {name!r}{meant(name, recipe_names()) or '.'} There are: "
-        f"{', '.join(recipe_names()) or 'none'}. A recipe of your own is named by its path, e.g. ./my-recipe.yaml."
+        f"{', '.join(recipe_names()) or 'none'}. "
+        "A recipe of your own is named by its path, e.g. ./my-recipe.yaml."
     )
 
 

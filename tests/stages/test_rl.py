@@ -121,9 +121,9 @@ def test_what_cannot_be_asked_is_set_aside(tiny: Path, tmp_path: Path) -> None:
     assert outcome.metrics["set_aside"] == 2
     assert ear.said.partition(" First step: ")[0] == (
         "Each step learns from 4 prompts x 2 = 8 completions. Set aside as broken or too long for the "
-        "context: 2 of the prompts. Check of 1 items of jsonl: right answers 1 of 1 pass (reward 1.10), junk 0 "
-        "of 4 (largest reward 0.10). Engine: transformers, as there is no GPU; on a CPU it is faster than vLLM "
-        "for small models."
+        "context: 2 of the prompts. Check of 1 items of jsonl: right answers 1 of 1 pass (reward 1.10), junk "
+        "0 of 4 (largest reward 0.10). Engine: transformers, as there is no GPU; on a CPU it is faster than "
+        "vLLM for small models."
     )
     long, broken = map(json.loads, (outcome.path / "set-aside.jsonl").read_text().splitlines())
     assert long["reason"] == "the prompt has 64 tokens, and there is room for 48"
