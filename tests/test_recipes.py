@@ -107,6 +107,18 @@ def test_the_head_tells_what_it_takes(name: str) -> None:
         assert recipe.name == name
 
 
+@pytest.mark.parametrize("name", [name for name in REAL if name.endswith("-zero")])
+def test_another_task_comes_with_scores_on_it(name: str) -> None:
+    """A command that changes what is trained on changes what is scored, to sets of the same task."""
+    for command in commands(name):
+        overrides = list(valued(command, "--set"))
+        if any(each.startswith("stages.zero.task=") for each in overrides):
+            zero, scores = (loaded(name, *overrides).stages[stage].config for stage in ("zero", "scores"))
+            trained: Any = {task.name for task in zero.task}  # type: ignore[attr-defined]
+            assert {each.task.name for each in scores.sets.values()} == trained  # type: ignore[attr-defined]
+            assert len(scores.sets) == 1  # type: ignore[attr-defined]
+
+
 def test_the_papers_learning_rates() -> None:
     """Of the six students: DeepSeek-R1, supplement."""
     known = {
