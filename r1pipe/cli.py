@@ -1,7 +1,7 @@
 """The command line: it parses, calls and prints. Nothing heavy is imported before a command needs it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -174,10 +174,20 @@ def run(
                 joined = join(folder)
             output.result({"run": str(folder), "joined": joined}, f"Trained along in {joined} stages.")
             return
-        made = pipeline.run(
-            loaded, folder, jobs=jobs or machine.default_jobs(), sink=output, force=force or ()
-        )
+        with _on_machines(folder, nodes):
+            made = pipeline.run(
+                loaded, folder, jobs=jobs or machine.default_jobs(), sink=output, force=force or ()
+            )
         _show_run(output, folder, made)
+
+
+def _on_machines(folder: Path, nodes: int | None) -> AbstractContextManager[None]:
+    """Where several run it, the others are told the end."""
+    if nodes is None or nodes == 1:
+        return nullcontext()
+    from r1pipe.train.joining import telling_the_end
+
+    return telling_the_end(folder)
 
 
 def _show_dry_run(output: Output, recipe: "Recipe") -> None:

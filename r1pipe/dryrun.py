@@ -49,6 +49,10 @@ class Asked:
     set_aside: int
     tokens: int | None
     """Of the longest of the first prompts; None without the model's tokenizer."""
+    tried: int
+    """The first prompts."""
+    too_long: int
+    """Those of them that leave no room for the longest completion, and would be set aside."""
     prompt: str
     """The first one, rendered; empty where its template needs a tokenizer that is not here."""
 
@@ -93,6 +97,8 @@ class DryRun:
                     "rows": each.rows,
                     "set_aside": each.set_aside,
                     "prompt_tokens": each.tokens,
+                    "tried": each.tried,
+                    "too_long": each.too_long,
                     "prompt": each.prompt,
                 }
                 for each in self.asked
@@ -173,23 +179,26 @@ def _try_prompts(
 ) -> None:
     """Render the first items of a task as the stage's model would get them, and see that they fit."""
     opened = models.asked_by(found, spec)
-    lengths: list[int] = []
+    lengths: list[list[int]] = []
     prompt = ""
     try:
         lengths, prompt = _rendered(template, items, [model.tokenizer for model in opened])
     except UsageError as error:
         found.problem(spec.name, "template", str(error))
+    too_long = set[int]()
     for model, tokens in zip(opened, lengths, strict=False):  # none where nothing could be rendered
-        _try_room(found, spec, model, tokens)
+        too_long |= _try_room(found, spec, key, model, tokens)
     pool = getattr(task, "pool", None)
-    rows, longest = None if pool is None else len(pool), max(lengths, default=None)
-    found.asked.append(Asked(spec.name, key, task.name, rows, len(task.bad), longest, prompt))
+    rows, longest = None if pool is None else len(pool), max(map(max, lengths), default=None)
+    found.asked.append(
+        Asked(spec.name, key, task.name, rows, len(task.bad), longest, len(items), len(too_long), prompt)
+    )
 
 
 def _rendered(
     template: Template, items: Sequence[Item], tokenizers: "Sequence[PreTrainedTokenizerBase]"
-) -> tuple[list[int], str]:
-    """The tokens of the longest prompt by each tokenizer, and the first prompt as text.
+) -> tuple[list[list[int]], str]:
+    """The tokens of each prompt by each tokenizer, and the first prompt as text.
 
     That is empty where the template needs a tokenizer and there is none. Raises as `render` does.
     """
@@ -201,24 +210,40 @@ def _rendered(
         prompts = [
             render(template, item.question, reasoning=item.reasoning, tokenizer=tokenizer) for item in items
         ]
-        lengths.append(max(len(encode_prompt(tokenizer, prompt)) for prompt in prompts))
+        lengths.append([len(encode_prompt(tokenizer, prompt)) for prompt in prompts])
         first_prompt = first_prompt or prompts[0]
     return lengths, first_prompt
 
 
-def _try_room(found: DryRun, spec: StageSpec, model: "_Model", tokens: int) -> None:
-    """See that a prompt of so many tokens and the longest completion fit the model's context."""
+def _try_room(found: DryRun, spec: StageSpec, key: str, model: "_Model", tokens: Sequence[int]) -> set[int]:
+    """See which prompts, of so many tokens, leave no room for the longest completion in the model's context.
+
+    A run sets these aside and goes on with the others; that none is left is a problem.
+    """
+    where, most = _limit(spec, key)
+    if most is None or model.context is None:
+        return set()
+    room = model.context - most
+    too_long = {place for place, each in enumerate(tokens) if each > room}
+    if len(too_long) == len(tokens):
+        found.problem(
+            spec.name,
+            where,
+            f"{most} tokens after a prompt of {max(tokens)} do not fit the context of {model.context} that "
+            f"{model.name} has; set it to {max(1, model.context - max(tokens))} or less",
+        )
+    return too_long
+
+
+def _limit(spec: StageSpec, key: str) -> tuple[str, int | None]:
+    """The longest completion that a stage allows to a task, and the key that says so."""
+    match key.split("."):
+        case ["sets", name, "task"] if own := spec.config.sets[name].max_new_tokens:  # type: ignore[attr-defined]
+            return f"sets.{name}.max_new_tokens", own
     most = getattr(spec.config, "max_new_tokens", None)
     if isinstance(most, Mapping):  # a schedule over the steps
         most = max(most.values())
-    if not isinstance(most, int) or model.context is None or tokens + most <= model.context:
-        return
-    found.problem(
-        spec.name,
-        "max_new_tokens",
-        f"{most} tokens after a prompt of {tokens} do not fit the context of {model.context} that "
-        f"{model.name} has; set it to {max(1, model.context - tokens)} or less",
-    )
+    return "max_new_tokens", most if isinstance(most, int) else None
 
 
 # --- Tasks and models, each opened once

@@ -74,7 +74,11 @@ def dry_run_views(found: Mapping[str, Any]) -> list[Table | str]:
     if found["tasks"]:
         shown.append(_asked_table(found["tasks"]))
     shown += [f"Left out: {text}" for text in found["left_out"]]
-    if not found["problems"]:
+    unseen = len(found["left_out"])
+    if not found["problems"] and unseen:
+        things = "the one thing above was" if unseen == 1 else f"the {unseen} things above were"
+        shown.append(f"Nothing wrong was found; {things} not looked at.")
+    elif not found["problems"]:
         stages = len(found["stages"])
         shown.append(f"Nothing is wrong with the {'one stage' if stages == 1 else f'{stages} stages'}.")
     return shown
@@ -120,12 +124,16 @@ def _asked_table(tasks: Sequence[Mapping[str, Any]]) -> Table:
             "–" if task["rows"] is None else f"{task['rows']:,}",
             str(task["set_aside"]),
             "–" if task["prompt_tokens"] is None else str(task["prompt_tokens"]),
+            f"{task['too_long']} of {task['tried']}" if task["too_long"] else "–",
             shortened(" ".join(task["prompt"].split()), _MOST_EXAMPLE),
         ]
         for task in tasks
     ]
     return Table(
-        ["stage", "key", "task", "rows", "set aside", "tokens", "a prompt"], rows, title="Tasks", left=3
+        ["stage", "key", "task", "rows", "set aside", "tokens", "too long", "a prompt"],
+        rows,
+        title="Tasks",
+        left=3,
     )
 
 

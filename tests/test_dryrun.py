@@ -123,6 +123,28 @@ def test_all_mistakes_at_once() -> None:
     assert len(found.problems) == 4
 
 
+def test_a_set_has_a_limit_of_its_own() -> None:
+    """It counts in place of the stage's, and is named where no prompt fits beside it."""
+    (told,) = tried("good", "stages.scores.sets.held-out.max_new_tokens=64").problems
+    assert "stages.scores.sets.held-out.max_new_tokens: 64 tokens after a prompt of " in told
+    own = "stages.scores.sets.held-out.max_new_tokens=16"
+    assert tried("good", "stages.scores.max_new_tokens=64", own).problems == []
+
+
+def test_one_long_prompt_is_counted(tmp_path: Path) -> None:
+    """A run sets it aside and asks the others; only that none is left stops a recipe."""
+    rows = [{"question": f"nums {n} 1 2 to 9" + " 1" * 40 * (n == 3), "answer": "9"} for n in range(1, 7)]
+    (tmp_path / "long.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    task = f"stages.zero.task=[{{name: math, path: {tmp_path / 'long.jsonl'}}}, countdown]"
+    found = tried("good", task)
+    assert found.problems == []
+    assert [(each.stage, each.tried, each.too_long) for each in found.asked] == [
+        ("zero", 8, 1),
+        ("zero", 8, 0),
+        ("scores", 8, 0),
+    ]
+
+
 def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Told with what installs it; a server is not asked."""
     monkeypatch.setattr(vllm_fit, "_installed", lambda: None)
@@ -181,6 +203,9 @@ def test_the_command_prints_the_arithmetic() -> None:
     assert "Completions" in done.output and "zero" in rows
     assert "32 x 16" in done.output and "64 x 4" in done.output
     assert "Nothing is wrong with the 3 stages." in done.output
+    unseen = invoke("good.yaml", "--set", "stages.zero.model=Qwen/Qwen2.5-0.5B")
+    assert unseen.exit_code == 0, unseen.output
+    assert "Nothing wrong was found; the one thing above was not looked at." in unseen.output
 
 
 def test_the_command_ends_with_two() -> None:

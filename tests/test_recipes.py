@@ -107,6 +107,18 @@ def test_the_head_tells_what_it_takes(name: str) -> None:
         assert recipe.name == name
 
 
+@pytest.mark.parametrize("name", [name for name in REAL if name.endswith("-zero")])
+def test_another_task_comes_with_scores_on_it(name: str) -> None:
+    """A command that changes what is trained on changes what is scored, to sets of the same task."""
+    for command in commands(name):
+        overrides = list(valued(command, "--set"))
+        if any(each.startswith("stages.zero.task=") for each in overrides):
+            zero, scores = (loaded(name, *overrides).stages[stage].config for stage in ("zero", "scores"))
+            trained: Any = {task.name for task in zero.task}  # type: ignore[attr-defined]
+            assert {each.task.name for each in scores.sets.values()} == trained  # type: ignore[attr-defined]
+            assert len(scores.sets) == 1  # type: ignore[attr-defined]
+
+
 def test_the_papers_learning_rates() -> None:
     """Of the six students: DeepSeek-R1, supplement."""
     known = {
@@ -192,7 +204,7 @@ def _small(spec: StageSpec) -> dict[str, Any]:
             "warmup": 0,
         }
     if spec.uses == "evaluate":
-        return {"max_new_tokens": TOKENS}
+        return {"max_new_tokens": TOKENS, "engine": "auto"}
     return {}
 
 
@@ -246,6 +258,7 @@ def test_a_dry_run_finds_nothing_wrong(
     """As it is shipped, for one GPU and for eight; only what is on the hub, and what the head tells how to
     get, is not here."""
     monkeypatch.chdir(here)
+    monkeypatch.setattr(dryrun, "check_installation", lambda: None)  # vLLM may or may not be here
     found = dryrun.dry_run(loaded(name, *parallel.everywhere(loaded(name), processes, 1)))
     fetched = re.compile(r"nothing is at the path '[\w./-]+'; the recipe's head says: ")
     smoke = name in ("smoke", "tiny-r1")

@@ -7,7 +7,8 @@ brings them together.
 
 import socket
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, cast
@@ -22,6 +23,10 @@ BEGIN_SECONDS: Final = 600.0
 """In which the first machine must have begun the run."""
 BETWEEN_SECONDS: Final = 24 * 3600.0
 """How long a machine waits for the next stage to join, while stages run that are one process."""
+ENDED: Final = "ended.json"
+"""What the first machine leaves in the run's folder at its end, for machines that have not seen it begin."""
+ENDED_SECONDS: Final = 30.0
+"""How long before this machine began the end may have been, and how long it is watched for a new begin."""
 _LOOK_SECONDS = 0.5
 
 
@@ -30,17 +35,33 @@ class _Nobody:
         """Tell nobody: the first machine tells it all."""
 
 
+@contextmanager
+def telling_the_end(run_dir: Path) -> Iterator[None]:
+    """Be the first machine: leave a mark at the end, as a run that is up to date ends before others look."""
+    mark = run_dir / ENDED
+    mark.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError, RunFailed):  # on a full disk the others wait in vain, and say so
+            jsonl.write_json(mark, {"batch_job": machine.batch_job()})
+
+
 def join(run_dir: Path) -> int:
     """Take part in a run until the first machine ends it; return how many trainings that were.
 
     Raises `RunFailed` where the run does not begin, or nothing more comes of it, in time.
     """
     note, done, seen = run_dir / "lock.json", set[str](), False
-    deadline = time.monotonic() + BEGIN_SECONDS
+    began, deadline, ended = time.time(), time.monotonic() + BEGIN_SECONDS, 0.0
     while time.monotonic() < deadline:
         if not note.exists():
             if seen:
                 return len(done)
+            if not _has_ended(run_dir, began):
+                ended = 0.0
+            elif time.monotonic() > (ended := ended or time.monotonic()) + ENDED_SECONDS:
+                return 0
         else:
             if not seen:
                 seen, deadline = True, time.monotonic() + BETWEEN_SECONDS
@@ -55,6 +76,15 @@ def join(run_dir: Path) -> int:
         f"{'a run that trains nothing on several machines' if seen else 'no run'}. Look at the first "
         "machine's output, and whether all see one disk and one MASTER_ADDR."
     )
+
+
+def _has_ended(run_dir: Path, began: float) -> bool:
+    """Whether the run that this machine was to join ended before it could be seen; not one long before."""
+    with suppress(OSError):
+        mark = run_dir / ENDED
+        told = jsonl.loads(mark.read_bytes())
+        return mark.stat().st_mtime > began - ENDED_SECONDS and told["batch_job"] == machine.batch_job()
+    return False
 
 
 def _jobs(run_dir: Path, note: Path) -> list[dict[str, Any]]:

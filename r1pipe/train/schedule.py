@@ -15,12 +15,12 @@ def well_formed(steps: Mapping[int, Any]) -> dict[int, Any]:
     An override adds its step last, and JSON with sorted keys puts 10 before 2: the order says nothing.
     """
     if not steps or min(steps) != 0:
-        raise ValueError("a schedule begins with step 0, e.g. {0: 32768, 8200: 65536}")
+        raise ValueError("a schedule begins with step 0, e.g. {0: 32768, 8192: 65536}")
     return dict(sorted(steps.items()))
 
 
 Steps = Annotated[dict[int, Number], AfterValidator(well_formed)]
-"""`{0: 32768, 8200: 65536}`: from the step on that stands before it, a value holds."""
+"""`{0: 32768, 8192: 65536}`: from the step on that stands before it, a value holds."""
 
 
 def steps_of(value: Number | Mapping[int, Number]) -> Mapping[int, Number]:

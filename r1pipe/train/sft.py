@@ -9,13 +9,16 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
 from datasets import Dataset
+from datasets.table import InMemoryTable
 from trl import SFTConfig, SFTTrainer
 
 from r1pipe.train import ranks
 from r1pipe.train.callbacks import Row, Watch
 from r1pipe.train.determinism import bucketed, derive_seed, epochs_of
-from r1pipe.train.examples import Example
+from r1pipe.train.examples import IGNORED, Example
 from r1pipe.train.running import Guarded, Trained, defaults, on_one_gpu, run
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ _DEFAULTS = {
 
 def order(examples: Sequence[Example], epochs: float, batch: int, seed: int) -> list[int]:
     """Which example stands where: every epoch a permutation of its own, batches of like length."""
-    lengths = [len(example.token_ids) for example in examples]
+    lengths = [example.length for example in examples]
     stream = epochs_of(len(examples), derive_seed(seed, "sft"))
     result: list[int] = []
     carried: list[int] = []  # what filled no batch; it goes first in the next epoch
@@ -61,21 +64,34 @@ def train(
     Raises `Interrupted` after a stop that was asked for, `RunFailed` when a number is no longer finite.
     """
     rows = order(examples, epochs, batch, work.seed)
-    tokens = sum(len(examples[row].token_ids) for row in rows)
+    tokens = sum(examples[row].length for row in rows)
     kept = list(examples)
     if ranks.several():
         # A row without a loss fills the last batch up, so that every rank gets as many as another; accelerate
         # would give the first rows of all once more in their place, and train on them.
         rows += [len(kept)] * (-len(rows) % batch)
         kept.append(Example([tokenizer.eos_token_id] * 2, prompt_tokens=2))
-    dataset = Dataset.from_dict(
-        {"input_ids": [e.token_ids for e in kept], "labels": [e.labels for e in kept]}
-    ).select(rows)
+    dataset = laid_out(kept).select(rows)
     args = on_one_gpu(SFTConfig(**(defaults(work) | _DEFAULTS | dict(options))))
     trainer = Supervised(model=model, args=args, train_dataset=dataset, processing_class=tokenizer)
     watch = Watch(work, _Rows(epochs))
     weights = run(trainer, watch)
     return Trained(watch.headline, tokens, weights)
+
+
+def laid_out(examples: Sequence[Example]) -> Dataset:
+    """The examples as columns `input_ids` and `labels` of 32-bit numbers, no Python object for each."""
+    ends = np.cumsum([0, *(example.length for example in examples)])
+    tokens = np.concatenate([np.frombuffer(example.packed, dtype=np.int32) for example in examples])
+    labels = tokens.copy()
+    for begin, example in zip(ends, examples, strict=False):  # the last end begins nothing
+        labels[begin : begin + example.prompt_tokens] = IGNORED
+    columns = {
+        name: pa.LargeListArray.from_arrays(pa.array(ends), pa.array(values))
+        for name, values in (("input_ids", tokens), ("labels", labels))
+    }
+    # Without a name of its own it would be named by a hash of a copy of all of it.
+    return Dataset(InMemoryTable(pa.table(columns)), fingerprint="examples")
 
 
 class Supervised(Guarded, SFTTrainer):

@@ -81,10 +81,10 @@ def test_the_papers_numbers() -> None:
 def test_what_is_written_beside_a_preset_counts() -> None:
     """Even where it is the stage's default, or nothing; all else stays the paper's."""
     made = config(
-        preset="paper", group_size=8, kl=0, reference_every=None, max_new_tokens={0: 32768, 8200: 65536}
+        preset="paper", group_size=8, kl=0, reference_every=None, max_new_tokens={0: 32768, 8192: 65536}
     )
     assert (made.group_size, made.kl, made.reference_every) == (8, 0, None)
-    assert made.max_new_tokens == {0: 32768, 8200: 65536}
+    assert made.max_new_tokens == {0: 32768, 8192: 65536}
     assert (made.prompts_per_step, made.minibatches, made.learning_rate) == (32, 16, 3e-6)
     with pytest.raises(ValidationError, match="Input should be 'paper'"):
         config(preset="papper")
@@ -138,7 +138,7 @@ def test_what_does_not_go_together(changes: dict[str, Any], message: str) -> Non
 
 def test_a_change_after_the_last_step_is_none() -> None:
     """The paper's schedule in a training too short to reach it."""
-    made = config(max_new_tokens={0: 8, 8200: 16}, minibatches=16, steps=32)
+    made = config(max_new_tokens={0: 8, 8192: 16}, minibatches=16, steps=32)
     assert made.longest == 16
 
 

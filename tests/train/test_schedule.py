@@ -54,7 +54,7 @@ def test_the_order_says_nothing(pairs: list[tuple[int, int]]) -> None:
 def test_a_schedule_begins_with_step_0(given_schedule: dict[int, int]) -> None:
     """Otherwise nothing would hold at the first step, or something would before it."""
     with pytest.raises(
-        ValidationError, match=r"a schedule begins with step 0, e.g. \{0: 32768, 8200: 65536\}"
+        ValidationError, match=r"a schedule begins with step 0, e.g. \{0: 32768, 8192: 65536\}"
     ):
         Config(tokens=given_schedule)
 

@@ -43,6 +43,14 @@ def train(
     return {name: value.clone() for name, value in model.state_dict().items()}, ear, tokens
 
 
+def test_the_columns_are_the_examples() -> None:
+    """Packed into Arrow's arrays, each row is what its example says, prompts without a loss."""
+    columns = sft.laid_out(examples())
+    assert [row["input_ids"] for row in columns] == [each.token_ids for each in examples()]
+    assert [row["labels"] for row in columns] == [each.labels for each in examples()]
+    assert columns[3] == {"input_ids": [8, 9, 20, 21, 22, 1], "labels": [-100, -100, 20, 21, 22, 1]}
+
+
 def difference(one: Weights, other: Weights) -> float:
     return max((one[name] - other[name]).abs().max().item() for name in one)
 
