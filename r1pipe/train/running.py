@@ -130,5 +130,5 @@ def _full_memory_explained() -> Iterator[None]:
         raise RunFailed(
             f"The accelerator's memory is full: {told} Set `micro_batch` lower, which gives the same step, "
             "or in rl bound a pass by `micro_tokens` (in pretrain set `batch_size` lower); where vLLM "
-            "generates beside the trainer, set `engine.memory` lower; or train adapters, e.g. `lora: {r: 16}`."
+            "generates too, set `engine.memory` lower; or train adapters, as by `lora: {r: 16}`."
         ) from error
