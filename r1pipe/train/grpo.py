@@ -36,10 +36,11 @@ from r1pipe.train.callbacks import Row, Watch
 from r1pipe.train.evidence import Sentry, rollbacks
 from r1pipe.train.micro_batches import Micro
 from r1pipe.train.proofs import FirstStep, same_vocabulary
-from r1pipe.train.rollouts import Judge, Judgement, Prompt, Rolled, Rolling
+from r1pipe.train.rollouts import ALARM_EVERY, Judge, Judgement, Prompt, Rolled, Rolling
 from r1pipe.train.running import Trained, defaults, newest, on_one_gpu, release, run
 from r1pipe.train.schedule import Leg, legs, value_at
 from r1pipe.train.settings import Settings
+from r1pipe.verify.alarm import Alarm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -204,6 +205,7 @@ class Policy(Rolling):
         self.sentry: Sentry | None = None
         self.last = Rolled([], [], [])  # the last generation
         self.rollbacks = 0
+        self.alarm = Alarm(ALARM_EVERY)
 
     def _is_exact(self, engine: Engine) -> bool:
         """Whether the engine computes as the trainer does, which under autocast it does not."""
@@ -211,7 +213,8 @@ class Policy(Rolling):
         return engine.exact and whole_distribution and self.accelerator.mixed_precision == "no"
 
     def guard(self, settings: Settings, work: "Work") -> None:
-        """Prove the first step and guard the training, as the settings say."""
+        """Prove the first step and guard the training, as the settings say, and tell of it."""
+        self.say = work.say
         self.rollbacks = rollbacks(work.dir)
         if settings.guard is not None and settings.guard.on and not work.rank:
             self.sentry = Sentry(settings.guard, work, self.evidence)

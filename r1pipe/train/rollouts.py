@@ -8,7 +8,7 @@ whose rewards are all alike teach nothing and can give way to others: dynamic sa
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from r1pipe.prompting import opens_thinking
 from r1pipe.rollout import Engine, Rollout, Sampling
@@ -20,6 +20,7 @@ from r1pipe.train.guard import sampled, texture
 from r1pipe.train.micro_batches import Micro
 from r1pipe.train.steps import Stepping
 from r1pipe.train.text import decode_completions
+from r1pipe.verify.alarm import Alarm
 
 T = TypeVar("T")
 
@@ -41,10 +42,15 @@ class Judgement:
     """By name; None leaves the completion out of its group's advantages."""
     passed: bool | None
     """Whether the answer is right; None where that could not be decided."""
+    reason: str | None = None
+    """Why it could not."""
 
 
 Judge = Callable[[Sequence[tuple[Prompt, Rollout]]], list[Judgement]]
-"""Judges a generation batch, in order. What it raises ends the run."""
+"""Judges a generation or a part of one, in order. What it raises ends the run."""
+
+ALARM_EVERY: Final = 50
+"""Generations after which it is said again that too many verdicts are undecided."""
 
 
 @dataclass(slots=True)
@@ -81,6 +87,10 @@ class Rolling(Stepping):
     """How often the training was rolled back: its completions are then drawn anew."""
     last: Rolled
     """The last generation."""
+    alarm: Alarm
+    """Hears every generation's verdicts."""
+    say: Callable[[str], None]
+    """Told when too many of them are undecided."""
 
     def _generate_and_score_completions(self, inputs: list[Micro]) -> Micro:
         # TRL hands the prompts' text to `rollout_func`, not their rows.
@@ -209,7 +219,10 @@ class Rolling(Stepping):
         return _batched([self._total(judgement) for judgement in judgements], self.num_generations)
 
     def _count(self, judgements: Sequence[Judgement]) -> None:
-        """Log what TRL does not: right answers, undecided ones, and groups that teach nothing."""
+        """Log what TRL does not: right answers, undecided ones, and groups that teach nothing.
+
+        Once for a generation; judges that overlap see it in parts.
+        """
         # TRL takes the mean of all that is logged on all ranks, so each completion is logged by itself.
         for judgement in judgements:
             self._log_metric("undecided", judgement.passed is None)
@@ -217,6 +230,9 @@ class Rolling(Stepping):
                 self._log_metric("accuracy", judgement.passed)
         for group in self._groups(judgements):
             self._log_metric("groups_without_spread", _is_flat(group))
+        reasons = [(each.reason or "no reason") if each.passed is None else None for each in judgements]
+        if said := self.alarm.hear(reasons):
+            self.say(said)
 
     def _total(self, judgement: Judgement) -> float | None:
         """The weighted sum of the rewards that were given, or None if none was."""

@@ -539,3 +539,21 @@ def test_a_full_memory_has_ways_out(talker: Path, tmp_path: Path) -> None:
         watch(talker, tmp_path / "run", script=full)
     for option in ("`micro_batch`", "`micro_tokens`", "`engine.memory`", "`lora: {r: 16}`"):
         assert option in str(failed.value)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_undecided_verdicts_are_heard_by_the_generation(
+    overlap: bool, talker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve completions a generation, none decided: said at the first and, after two, at the third; judged
+    in how many parts ever."""
+
+    def undecided(prompt: Prompt, place: int, rollout: Rollout) -> Mapping[str, float | None]:
+        return {"even": None, "varied": None}
+
+    monkeypatch.setattr("r1pipe.verify.alarm.FEWEST", 12)
+    monkeypatch.setattr("r1pipe.train.grpo.ALARM_EVERY", 2)
+    settings = grpo.Settings(bounds=Bounds(3), overlap=overlap)
+    watched = watch(talker, tmp_path / "run", script=undecided, settings=settings, max_steps=4)
+    said = [told.split(" completions")[0] for told in watched.said.split("Undecided verdicts: ")[1:]]
+    assert said == ["100 % of the last 12", "100 % of the last 36"]
