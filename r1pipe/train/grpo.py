@@ -285,6 +285,7 @@ _TIMED: Final = ("generation", "reward", "sync", "logprobs")
 _ALWAYS: Final = ("generation", "reward")
 
 _COUNTED: Final = (
+    "surprise",
     "repetition",
     "empty_thinking",
     "groups_without_spread",

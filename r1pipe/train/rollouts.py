@@ -6,6 +6,7 @@ whose rewards are all alike teach nothing and can give way to others: dynamic sa
 2503.14476) section 3.2.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
@@ -107,10 +108,11 @@ class Rolling(Stepping):
         with ranks.gathered(self.model):
             rolled = self._roll([self.prompts[row] for row in self.rows], range(len(self.rows)))
             self._count(rolled.judgements)
+            surprise = self._surprise(rolled.completions)
             self._replace_flat(rolled)
         self.tokens = before + ranks.total(self.tokens - before)
         self.last = rolled
-        for name, value in self._texture().items():
+        for name, value in (self._texture() | surprise).items():
             self._log_metric(name, value)
         if self._proving:
             assert self.first_step is not None
@@ -130,7 +132,8 @@ class Rolling(Stepping):
         `purpose` tells one batch of a generation from another.
         """
         seeds = self._seeds(places, *purpose)
-        sampling = replace(self.sampling, logprobs=self.sampling.logprobs or self._proving)
+        told = self.sampling.logprobs or self._proving or self._entropy_guarded
+        sampling = replace(self.sampling, logprobs=told)
         asked = [prompt.token_ids for prompt in prompts]
         if self.settings.overlap:
             with Overlapped(lambda placed: self.judge([(prompts[i], each) for i, each in placed])) as judging:
@@ -159,6 +162,23 @@ class Rolling(Stepping):
     def _proving(self) -> bool:
         """Whether the first step is under way, and looked at."""
         return self.first_step is not None and self.state.global_step == 0
+
+    @property
+    def _entropy_guarded(self) -> bool:
+        guard = self.settings.guard
+        return guard is not None and guard.on and guard.entropy > 0
+
+    def _surprise(self, completions: Sequence[Rollout]) -> dict[str, float]:
+        """Mean -log p of all tokens that were drawn on all ranks, where the engine tells them.
+
+        Its expectation is the entropy of what is sampled from. TRL's `entropy` is of the rows of a step,
+        which leaves out those without an advantage.
+        """
+        if not (self.sampling.logprobs or self._entropy_guarded):
+            return {}
+        told = [logp for each in completions for logp in each.logprobs or [] if math.isfinite(logp)]
+        sums, counts = zip(*ranks.each([sum(told), len(told)]), strict=True)
+        return {"surprise": -sum(sums) / sum(counts)} if sum(counts) else {}
 
     def _texture(self) -> dict[str, float]:
         """What the guard reads off some of the completions."""

@@ -272,6 +272,24 @@ def test_a_collapse_stops_the_training(ending: Path, tmp_path: Path) -> None:
     assert newest is not None and checkpoints.step_of(newest) == step - 1
 
 
+def test_a_policy_that_writes_one_thing_is_seen(ending: Path, tmp_path: Path) -> None:
+    """From step 5 on all completions of a group are one, which is drawn with certainty and has no advantage,
+    so the step says nothing of its entropy; the alarm is that of all that is drawn."""
+    generations = iter(range(1, 1000))
+
+    def tamper(rollouts: list[Rollout]) -> None:
+        if next(generations) > 4:
+            for rollout in rollouts:
+                rollout.token_ids, rollout.logprobs, rollout.finish = [3, 1], [-1e-4, 0.0], "stop"
+
+    def by_length(batch: Sequence[tuple[Prompt, Rollout]]) -> list[Judgement]:
+        return [Judgement({"accuracy": len(rollout.token_ids) / 20}, True) for _, rollout in batch]
+
+    guard = Guard(proofs=False, window=4, reward=0, length=0)
+    with pytest.raises(RunFailed, match=r"entropy collapsed.* steps 5 to 8 is 5e-05"):
+        train(ending, tmp_path / "run", guard, steps=12, judge=by_length, tamper=tamper)
+
+
 def test_the_columns_of_the_guard(ending: Path, tmp_path: Path) -> None:
     """Rows say how much is repeated and whether the thinking is empty."""
     _, ear = train(ending, tmp_path / "run", GUARD, tamper=collapsing(0))
