@@ -59,8 +59,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
             "lora does not go with parallel = fsdp2: adapters are merged .*; set parallel: ddp",
         ),
         (
-            lambda: rl.Config(model="base", task="countdown", kl=0.1, reference_every=5, parallel="zero3"),
-            "parallel = zero3 does not go with reference_every: .*; set parallel: ddp",
+            lambda: rl.Config(model="base", task="countdown", kl=0.1, reference_every=5, parallel="fsdp2"),
+            "parallel = fsdp2 does not go with reference_every: .*; set parallel: ddp",
         ),
     ],
 )
@@ -406,6 +406,7 @@ def test_rl_on_two_processes_is_rl_on_one(parallel: str, kl: float, top_p: float
         "truncated",
         "groups_without_spread",
         "undecided",
+        "surprise",
     )
     if top_p < 1:
         agree(rows, curve, "mismatch", "mismatch_ratio", "mismatch_ratio_max", "mismatch_cut")
