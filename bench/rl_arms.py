@@ -218,7 +218,7 @@ def _prompts_and_rewards(setup: Setup) -> tuple[list[Row], list[Callable[..., li
 
     tokenizer = open_tokenizer(Path(setup.model))
     asked = rl.Asked(stage_config(setup, {}), tokenizer, seed=derive_seed(setup.seed, "rl"), context=1 << 30)
-    judge = rl.Judge(asked.items, tokenizer, make_rewards(list(REWARDS), language="en"), print)
+    judge = rl.Judge(asked.items, tokenizer, make_rewards(list(REWARDS), language="en"))
     texts = [prompt.text for prompt in asked.prompts]
     if tokenizer(text=texts)["input_ids"] != [prompt.token_ids for prompt in asked.prompts]:
         raise RunFailed("TRL reads the prompts as other tokens than r1pipe does.")

@@ -39,8 +39,7 @@ from r1pipe.train.guard import Guard
 from r1pipe.train.lora import Lora
 from r1pipe.train.schedule import Steps, legs, steps_of
 from r1pipe.train.text import decode_completions
-from r1pipe.verify.alarm import Alarm
-from r1pipe.verify.verdict import Completion
+from r1pipe.verify.verdict import Completion, Verdict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -98,9 +97,6 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
 """Values that a preset puts in place of the defaults. `paper`: DeepSeek-R1 (2501.12948v2), Methods: 32
 questions x 16 a step, 8,192 completions a rollout in 16 minibatches, one pass over each; its clip of 10 is
 that of the first RL stage of R1, R1-Zero's is not told."""
-
-ALARM_EVERY: Final = 50
-"""Generations after which it is said again that too many verdicts are undecided."""
 
 
 class Config(ParallelConfig):
@@ -339,7 +335,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
             model,
             tokenizer,
             asked.prompts,
-            Judge(asked.items, tokenizer, rewards, work.say),
+            Judge(asked.items, tokenizer, rewards),
             weights,
             engine,
             _options(config),
@@ -593,24 +589,18 @@ class Judge:
         items: Sequence[tuple[Task, Item]],
         tokenizer: "PreTrainedTokenizerBase",
         rewards: Mapping[str, Reward],
-        say: Callable[[str], None],
     ) -> None:
-        """`say` is told when too many verdicts are undecided."""
         self.items = items
         self.tokenizer = tokenizer
         self.rewards = rewards
-        self.say = say
-        self.alarm = Alarm(ALARM_EVERY)
 
     def __call__(self, batch: "Sequence[tuple[Prompt, Rollout]]") -> "list[Judgement]":
-        """Judge a generation batch, in order; raises `RunFailed` with the item that could not be."""
+        """Judge some of a generation, in order; raises `RunFailed` with the item that could not be."""
         from r1pipe.train.grpo import Judgement
 
         given = self._judged(batch)
-        if said := self.alarm.hear([each.verdict for each in given]):
-            self.say(said)
         return [
-            Judgement(rewards, each.verdict.passed if each.verdict.decided else None)
+            Judgement(rewards, *_decision(each.verdict))
             for each, rewards in zip(given, give(self.rewards, given), strict=True)
         ]
 
@@ -626,3 +616,8 @@ class Judge:
             RewardInput(item, each, parse(each.text, each.opened), verdict)
             for (_, item), each, verdict in zip(asked, completions, verdicts, strict=True)
         ]
+
+
+def _decision(verdict: Verdict) -> tuple[bool | None, str | None]:
+    """Whether it passed, and where that is undecided why."""
+    return (verdict.passed, None) if verdict.decided else (None, verdict.reason or "no reason")

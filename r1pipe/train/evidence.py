@@ -1,6 +1,7 @@
 """What the guard does in a training's folder: the evidence, the last good checkpoint, and the way back to it.
 
     evidence/step-57/     alarm.json, rows.jsonl, completions.jsonl; what a rollback set aside
+    evidence/step-57.2/   of the second alarm at that step
     good/checkpoint-40/   the last checkpoint saved while nothing pointed to trouble
     rollbacks.jsonl       one row for each time the training went back
 
@@ -10,6 +11,7 @@ so a good one is kept beside them. Plain Python.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,7 +67,7 @@ class Sentry:
         return self.work.dir / "good"
 
     def _save(self, alarm: Alarm) -> Path:
-        folder = self.work.dir / "evidence" / f"step-{alarm.step}"
+        folder = _unused(self.work.dir / "evidence" / f"step-{alarm.step}")
         jsonl.write_json(folder / "alarm.json", asdict(alarm) | {"guard": self.guard.model_dump()})
         jsonl.write_rows(folder / "rows.jsonl", _rows(self.work.metrics)[-ROWS:])
         jsonl.write_rows(folder / "completions.jsonl", (dict(row) for row in self._completions()))
@@ -101,6 +103,12 @@ class Sentry:
             f"What followed was set aside (rollback {done + 1} of {self.guard.rollbacks}): run again to go "
             f"on from {where} with other completions."
         )
+
+
+def _unused(folder: Path) -> Path:
+    """The folder, or the first of `<folder>.2`, `<folder>.3`, ... that is not there."""
+    numbered = (folder.with_name(f"{folder.name}.{i}") for i in count(2))
+    return next(each for each in chain([folder], numbered) if not each.exists())
 
 
 def _rows(path: Path) -> list[jsonl.Row]:

@@ -21,6 +21,7 @@ section 2.2; dynamic sampling: DAPO (2503.14476) section 3.2.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,10 +36,11 @@ from r1pipe.train.callbacks import Row, Watch
 from r1pipe.train.evidence import Sentry, rollbacks
 from r1pipe.train.micro_batches import Micro
 from r1pipe.train.proofs import FirstStep, same_vocabulary
-from r1pipe.train.rollouts import Judge, Judgement, Prompt, Rolled, Rolling
-from r1pipe.train.running import Trained, defaults, newest, on_one_gpu, run
+from r1pipe.train.rollouts import ALARM_EVERY, Judge, Judgement, Prompt, Rolled, Rolling
+from r1pipe.train.running import Trained, defaults, newest, on_one_gpu, release, run
 from r1pipe.train.schedule import Leg, legs, value_at
 from r1pipe.train.settings import Settings
+from r1pipe.verify.alarm import Alarm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -88,29 +90,48 @@ def train(
     if args.save_steps % boundary:
         given["save_steps"] = math.ceil(args.save_steps / boundary) * boundary
         work.say(f"Checkpoints are written every {given['save_steps']} steps, where a generation ends.")
+    make = partial(
+        Policy,
+        model=model,
+        processing_class=tokenizer,
+        prompts=prompts,
+        judge=judge,
+        rewards=list(weights),
+        engine=engine,
+        settings=settings,
+    )
     for leg in legs(steps, settings.temperatures, settings.lengths):
         if leg.end <= done and leg.end < steps:
             continue
-        args = on_one_gpu(GRPOConfig(**given | _of_leg(settings, leg), reward_weights=list(weights.values())))
+        args = GRPOConfig(**given | _of_leg(settings, leg), reward_weights=list(weights.values()))
         lora.forget_reference(model)
-        trainer = Policy(
-            model=model,
-            args=args,
-            processing_class=tokenizer,
-            prompts=prompts,
-            judge=judge,
-            rewards=list(weights),
-            engine=engine,
-            settings=settings,
-        )
-        if settings.refresh_every is not None:
-            trainer.add_callback(lora.refresher(settings.refresh_every))
-        trainer.guard(settings, work)
-        watch = Watch(
-            work, trainer.row, boundary=boundary, keep=trainer.keep, until=leg.end, sentry=trainer.sentry
-        )
-        whole = run(trainer, watch)
-    return Trained(watch.headline, int(trainer.state.num_input_tokens_seen), whole)
+        trained = _train_leg(make, on_one_gpu(args), leg, work)
+        release()
+    return trained
+
+
+def _train_leg(make: Callable[..., "Policy"], args: GRPOConfig, leg: Leg, work: "Work") -> Trained:
+    """Train to the end of a leg by a trainer of its own, which nothing holds any more when this returns.
+
+    The next one has an optimiser and a reference of its own, and takes up both from the checkpoint.
+    """
+    trainer = make(args=args)
+    settings = trainer.settings
+    if settings.refresh_every is not None:
+        trainer.add_callback(lora.refresher(settings.refresh_every))
+    trainer.guard(settings, work)
+    watch = Watch(
+        work,
+        trainer.row,
+        boundary=boundary_of(args),
+        keep=trainer.keep,
+        until=leg.end,
+        sentry=trainer.sentry,
+    )
+    whole = run(trainer, watch)
+    trained = Trained(watch.headline, int(trainer.state.num_input_tokens_seen), whole)
+    trainer.accelerator.free_memory()  # it holds the optimiser as well
+    return trained
 
 
 def _of_leg(settings: Settings, leg: Leg) -> dict[str, Any]:
@@ -184,6 +205,7 @@ class Policy(Rolling):
         self.sentry: Sentry | None = None
         self.last = Rolled([], [], [])  # the last generation
         self.rollbacks = 0
+        self.alarm = Alarm(ALARM_EVERY)
 
     def _is_exact(self, engine: Engine) -> bool:
         """Whether the engine computes as the trainer does, which under autocast it does not."""
@@ -191,7 +213,8 @@ class Policy(Rolling):
         return engine.exact and whole_distribution and self.accelerator.mixed_precision == "no"
 
     def guard(self, settings: Settings, work: "Work") -> None:
-        """Prove the first step and guard the training, as the settings say."""
+        """Prove the first step and guard the training, as the settings say, and tell of it."""
+        self.say = work.say
         self.rollbacks = rollbacks(work.dir)
         if settings.guard is not None and settings.guard.on and not work.rank:
             self.sentry = Sentry(settings.guard, work, self.evidence)
@@ -262,6 +285,7 @@ _TIMED: Final = ("generation", "reward", "sync", "logprobs")
 _ALWAYS: Final = ("generation", "reward")
 
 _COUNTED: Final = (
+    "surprise",
     "repetition",
     "empty_thinking",
     "groups_without_spread",

@@ -57,7 +57,8 @@ class Guard(BaseModel):
     """How far the mean reward may fall under its best, in spreads of single completions' rewards. Half a
     spread is the fall from 90 % right to 66 %, or from 50 % to 25 %. Healthy trainings fall by an eighth."""
     entropy: float = Field(default=0.02, ge=0, lt=1)
-    """Share of its first mean that the entropy may fall to. Healthy trainings lose nine tenths of it."""
+    """Share of its first mean that the entropy of all that is drawn may fall to. Healthy trainings lose nine
+    tenths of it."""
     length: float = Field(default=0.15, ge=0, lt=1)
     """Share of their longest mean that completions may shrink to. Trainings that learn to be brief halve it;
     those that stop thinking keep a tenth."""
@@ -261,6 +262,15 @@ class _Length(_Sign):
             super().see(row)
 
 
+class _Entropy(_Sign):
+    """Reads `surprise` where it is told: `entropy` may leave out completions without an advantage, and those
+    of a policy that always writes the same have none."""
+
+    def see(self, row: Mapping[str, Any]) -> None:
+        surprise = row.get("surprise")
+        super().see(row if surprise is None else {**row, "entropy": surprise})
+
+
 class _Reward(_Sign):
     """The reward may fall by some spreads of single completions, and by what chance can do besides."""
 
@@ -308,7 +318,7 @@ def _signs(guard: Guard) -> list[_Sign]:
     unread = "Look in the evidence for a reward that is had without thinking, and at its weight."
     signs = [
         _Reward(guard),
-        _Sign(
+        _Entropy(
             "The entropy collapsed",
             "entropy",
             guard.window,

@@ -4,7 +4,7 @@ All of these are collective: every rank calls them, in the same order.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -59,6 +59,15 @@ def total(number: int) -> int:
     if not several():
         return number
     return int(gather(torch.tensor(number, device=PartialState().device)).sum().item())
+
+
+def each(numbers: Sequence[float]) -> list[list[float]]:
+    """The numbers of every rank, in the order of the ranks."""
+    if not several():
+        return [list(numbers)]
+    here = torch.tensor([numbers], dtype=torch.float32, device=PartialState().device)
+    told: list[list[float]] = gather(here).tolist()
+    return told
 
 
 @contextmanager

@@ -6,9 +6,10 @@ whose rewards are all alike teach nothing and can give way to others: dynamic sa
 2503.14476) section 3.2.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from r1pipe.prompting import opens_thinking
 from r1pipe.rollout import Engine, Rollout, Sampling
@@ -20,6 +21,7 @@ from r1pipe.train.guard import sampled, texture
 from r1pipe.train.micro_batches import Micro
 from r1pipe.train.steps import Stepping
 from r1pipe.train.text import decode_completions
+from r1pipe.verify.alarm import Alarm
 
 T = TypeVar("T")
 
@@ -41,10 +43,15 @@ class Judgement:
     """By name; None leaves the completion out of its group's advantages."""
     passed: bool | None
     """Whether the answer is right; None where that could not be decided."""
+    reason: str | None = None
+    """Why it could not."""
 
 
 Judge = Callable[[Sequence[tuple[Prompt, Rollout]]], list[Judgement]]
-"""Judges a generation batch, in order. What it raises ends the run."""
+"""Judges a generation or a part of one, in order. What it raises ends the run."""
+
+ALARM_EVERY: Final = 50
+"""Generations after which it is said again that too many verdicts are undecided."""
 
 
 @dataclass(slots=True)
@@ -81,6 +88,10 @@ class Rolling(Stepping):
     """How often the training was rolled back: its completions are then drawn anew."""
     last: Rolled
     """The last generation."""
+    alarm: Alarm
+    """Hears every generation's verdicts."""
+    say: Callable[[str], None]
+    """Told when too many of them are undecided."""
 
     def _generate_and_score_completions(self, inputs: list[Micro]) -> Micro:
         # TRL hands the prompts' text to `rollout_func`, not their rows.
@@ -97,10 +108,11 @@ class Rolling(Stepping):
         with ranks.gathered(self.model):
             rolled = self._roll([self.prompts[row] for row in self.rows], range(len(self.rows)))
             self._count(rolled.judgements)
+            surprise = self._surprise(rolled.completions)
             self._replace_flat(rolled)
         self.tokens = before + ranks.total(self.tokens - before)
         self.last = rolled
-        for name, value in self._texture().items():
+        for name, value in (self._texture() | surprise).items():
             self._log_metric(name, value)
         if self._proving:
             assert self.first_step is not None
@@ -120,7 +132,8 @@ class Rolling(Stepping):
         `purpose` tells one batch of a generation from another.
         """
         seeds = self._seeds(places, *purpose)
-        sampling = replace(self.sampling, logprobs=self.sampling.logprobs or self._proving)
+        told = self.sampling.logprobs or self._proving or self._entropy_guarded
+        sampling = replace(self.sampling, logprobs=told)
         asked = [prompt.token_ids for prompt in prompts]
         if self.settings.overlap:
             with Overlapped(lambda placed: self.judge([(prompts[i], each) for i, each in placed])) as judging:
@@ -149,6 +162,23 @@ class Rolling(Stepping):
     def _proving(self) -> bool:
         """Whether the first step is under way, and looked at."""
         return self.first_step is not None and self.state.global_step == 0
+
+    @property
+    def _entropy_guarded(self) -> bool:
+        guard = self.settings.guard
+        return guard is not None and guard.on and guard.entropy > 0
+
+    def _surprise(self, completions: Sequence[Rollout]) -> dict[str, float]:
+        """Mean -log p of all tokens that were drawn on all ranks, where the engine tells them.
+
+        Its expectation is the entropy of what is sampled from. TRL's `entropy` is of the rows of a step,
+        which leaves out those without an advantage.
+        """
+        if not (self.sampling.logprobs or self._entropy_guarded):
+            return {}
+        told = [logp for each in completions for logp in each.logprobs or [] if math.isfinite(logp)]
+        sums, counts = zip(*ranks.each([sum(told), len(told)]), strict=True)
+        return {"surprise": -sum(sums) / sum(counts)} if sum(counts) else {}
 
     def _texture(self) -> dict[str, float]:
         """What the guard reads off some of the completions."""
@@ -209,7 +239,10 @@ class Rolling(Stepping):
         return _batched([self._total(judgement) for judgement in judgements], self.num_generations)
 
     def _count(self, judgements: Sequence[Judgement]) -> None:
-        """Log what TRL does not: right answers, undecided ones, and groups that teach nothing."""
+        """Log what TRL does not: right answers, undecided ones, and groups that teach nothing.
+
+        Once for a generation; judges that overlap see it in parts.
+        """
         # TRL takes the mean of all that is logged on all ranks, so each completion is logged by itself.
         for judgement in judgements:
             self._log_metric("undecided", judgement.passed is None)
@@ -217,6 +250,9 @@ class Rolling(Stepping):
                 self._log_metric("accuracy", judgement.passed)
         for group in self._groups(judgements):
             self._log_metric("groups_without_spread", _is_flat(group))
+        reasons = [(each.reason or "no reason") if each.passed is None else None for each in judgements]
+        if said := self.alarm.hear(reasons):
+            self.say(said)
 
     def _total(self, judgement: Judgement) -> float | None:
         """The weighted sum of the rewards that were given, or None if none was."""

@@ -1,5 +1,8 @@
 """What all trainers share: defaults that fit the machine, a guard against NaN, and going on after a stop."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from r1pipe.errors import Interrupted
+from r1pipe.errors import Interrupted, RunFailed
 from r1pipe.train import checkpoints, ranks
 from r1pipe.train.callbacks import Row, Watch, require_finite
 
@@ -83,6 +86,13 @@ def on_one_gpu(args: A) -> A:
     return args
 
 
+def release() -> None:
+    """Give back the memory of what nothing holds any more: trainers hold themselves, in cycles."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def newest(folder: Path, work: "Work") -> Path | None:
     """The checkpoint to go on from, the same in all ranks; the first one removes halves left by a kill."""
     if not work.rank:
@@ -95,15 +105,30 @@ def run(trainer: Trainer, watch: Watch) -> dict[str, torch.Tensor] | None:
     """Train to the end, from the newest whole checkpoint if there is one; return `Trained.weights`.
 
     Raises `Interrupted` when the user asked to stop: a checkpoint has been written, and the next call goes on
-    from it.
+    from it; and `RunFailed` when the accelerator's memory is full.
     """
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
     found = newest(Path(str(trainer.args.output_dir)), watch.work)
-    trainer.train(resume_from_checkpoint=str(found) if found else None)
+    with _full_memory_explained():
+        trainer.train(resume_from_checkpoint=str(found) if found else None)
     if watch.stopped:
         done, of = trainer.state.global_step, trainer.state.max_steps
         raise Interrupted(
             f"Stage '{watch.work.name}' stopped after step {done} of {of}. Run it again to go on."
         )
     return ranks.whole_weights(trainer)
+
+
+@contextmanager
+def _full_memory_explained() -> Iterator[None]:
+    """Raise `RunFailed` with the ways out where torch has run out of the accelerator's memory."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        told = (str(error).strip().splitlines() or ["out of memory"])[0]
+        raise RunFailed(
+            f"The accelerator's memory is full: {told} Set `micro_batch` lower, which gives the same step, "
+            "or in rl bound a pass by `micro_tokens` (in pretrain set `batch_size` lower); where vLLM "
+            "generates too, set `engine.memory` lower; or train adapters, as by `lora: {r: 16}`."
+        ) from error

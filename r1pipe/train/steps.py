@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -55,7 +55,9 @@ class Stepping(Guarded, Proved):
                 self.accelerator.backward(part)
             loss += part.detach()
         self.accelerator.gradient_state._set_sync_gradients(sync)
-        self._merge(began, [float(micro["completion_mask"].sum()) for micro in micro_batches])
+        tokens = [float(micro["completion_mask"].sum()) for micro in micro_batches]
+        self._merge(began, tokens)
+        self._share_mismatch(sum(tokens))
         self._step += 1
         self._require_finite("loss", loss.item())
         self.prove()
@@ -92,6 +94,16 @@ class Stepping(Guarded, Proved):
             fresh = values[began.get(name, 0) :]
             if len(fresh) == len(tokens) > 1:
                 values[began.get(name, 0) :] = [_merged(name, fresh, tokens)]
+
+    def _share_mismatch(self, tokens: float) -> None:
+        """Make the step's mismatch that of all ranks, by the tokens of each; all ranks log it, or none."""
+        metrics = self._metrics["train"]
+        names = [name for name in _MISMATCH if name in metrics]
+        if not names or not ranks.several():
+            return
+        told = ranks.each([tokens, *(metrics[name][-1] for name in names)])
+        for place, name in enumerate(names, 1):
+            metrics[name][-1] = _merged(name, [rank[place] for rank in told], [rank[0] for rank in told])
 
     def _compute_loss(self, model: torch.nn.Module, inputs: Micro) -> torch.Tensor:
         self._present = dict(inputs)
@@ -207,17 +219,19 @@ class Stepping(Guarded, Proved):
         self._log_ratio(found)
 
     def _log_ratio(self, found: Ratio) -> None:
-        metrics = self._metrics["train"]
-        metrics["mismatch"].append(found.difference)
-        metrics["mismatch_ratio"].append(found.mean)
-        metrics["mismatch_ratio_max"].append(found.largest)
-        metrics["mismatch_cut"].append(found.cut)
+        figures = (found.difference, found.mean, found.largest, found.cut)
+        for name, figure in zip(_MISMATCH, figures, strict=True):
+            self._metrics["train"][name].append(figure)
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
         began = perf_counter()
         yield
         self.spent[what] += perf_counter() - began
+
+
+_MISMATCH: Final = ("mismatch", "mismatch_ratio", "mismatch_ratio_max", "mismatch_cut")
+"""The columns of a `Ratio`; TRL knows nothing of them."""
 
 
 def _merged(name: str, values: Sequence[float], tokens: Sequence[float]) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from r1pipe.text import percent
-from r1pipe.verify.verdict import Mark, Verdict
+from r1pipe.verify.verdict import Mark
 
 LIMIT: Final = 0.01
 """Share of undecided verdicts above which it is said."""
@@ -63,9 +63,9 @@ class Alarm:
         self._silent = 0  # batches for which it stays silent
         self._last: deque[str] = deque(maxlen=WINDOW)  # a reason, or nothing for a decided one
 
-    def hear(self, verdicts: Iterable[Verdict]) -> str | None:
-        """Take in a batch of verdicts; return the sentence, if it is to be said now."""
-        self._last.extend("" if verdict.decided else verdict.reason or "no reason" for verdict in verdicts)
+    def hear(self, reasons: Iterable[str | None]) -> str | None:
+        """Take in a batch of verdicts, of each why it is undecided or None; return what is to be said now."""
+        self._last.extend(reason or "" for reason in reasons)
         self._silent -= 1
         if self._silent > 0 or len(self._last) < FEWEST:
             return None

@@ -91,10 +91,13 @@ def test_a_kept_checkpoint_shares_its_bytes(tmp_path: Path) -> None:
 
 
 def test_without_being_asked_nothing_goes_back(tmp_path: Path) -> None:
-    """The newest checkpoint stays the newest, so the same training stops at the same step again."""
+    """The newest checkpoint stays the newest, so the same training stops at the same step again.
+
+    Its evidence lies beside that of the first alarm.
+    """
     work, _ = workplace(tmp_path / "zero")
     first, second = collapse(work, Guard(window=8)), collapse(work, Guard(window=8))
-    assert first == second and rollbacks(work.dir) == 0
+    assert first.replace("/step-20", "/step-20.2") == second and rollbacks(work.dir) == 0
 
 
 def test_going_back(tmp_path: Path) -> None:
@@ -118,6 +121,26 @@ def test_going_back(tmp_path: Path) -> None:
     assert "gone back as often as `guard.rollbacks` = 1 allows" in again and rollbacks(work.dir) == 1
     newest = checkpoints.latest(work.dir / "trainer")
     assert newest is not None and newest.name == "checkpoint-18"
+
+
+def test_going_back_twice_from_one_step(tmp_path: Path) -> None:
+    """Each alarm has evidence of its own, and what each rollback set aside lies with it."""
+    work, _ = workplace(tmp_path / "zero")
+    guard = Guard(window=8, rollback=True, rollbacks=2)
+    assert "rollback 1 of 2" in collapse(work, guard)
+    first = (work.dir / "evidence" / "step-20" / "alarm.json").read_text()
+    assert "rollback 2 of 2" in collapse(work, guard.model_copy(update={"length": 0.16}))
+    for name in ("step-20", "step-20.2"):
+        folder = work.dir / "evidence" / name
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "alarm.json",
+            "checkpoint-16",
+            "checkpoint-18",
+            "completions.jsonl",
+            "rows.jsonl",
+        ]
+    assert (work.dir / "evidence" / "step-20" / "alarm.json").read_text() == first
+    assert rollbacks(work.dir) == 2
 
 
 def test_going_back_to_the_start(tmp_path: Path) -> None:

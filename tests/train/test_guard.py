@@ -139,6 +139,16 @@ def test_each_sign(column: str, before: float, after: float, bound: str, word: s
     assert f"over steps {alarm.step - 3} to {alarm.step}" in alarm.sentence and word in alarm.sentence
 
 
+def test_the_entropy_is_that_of_all_that_is_drawn() -> None:
+    """The few completions with an advantage look as they did, while all others are one and the same; and the
+    other way round, where nearly none has an advantage, nothing is amiss."""
+    one, other = [0.5] * 20, [0.5] * 8 + [0.001] * 12
+    alarm, _ = seen(FOUR, rows(entropy=one, surprise=other))
+    assert alarm is not None and (alarm.kind, alarm.step) == ("entropy", 12)
+    assert "`guard.entropy` sets the bound at 0.01" in alarm.sentence
+    assert seen(FOUR, rows(entropy=other, surprise=one))[0] is None
+
+
 def test_mismatch_is_held_against_nothing() -> None:
     """What engine and trainer may differ by does not depend on where the training began."""
     assert seen(FOUR, rows(mismatch=[0.02] * 20))[0] is None

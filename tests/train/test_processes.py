@@ -59,8 +59,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
             "lora does not go with parallel = fsdp2: adapters are merged .*; set parallel: ddp",
         ),
         (
-            lambda: rl.Config(model="base", task="countdown", kl=0.1, reference_every=5, parallel="zero3"),
-            "parallel = zero3 does not go with reference_every: .*; set parallel: ddp",
+            lambda: rl.Config(model="base", task="countdown", kl=0.1, reference_every=5, parallel="fsdp2"),
+            "parallel = fsdp2 does not go with reference_every: .*; set parallel: ddp",
         ),
     ],
 )
@@ -371,11 +371,12 @@ def test_a_training_goes_on_with_another_number_of_processes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("parallel", "kl"), [("ddp", 0.0), ("fsdp2", 0.05)])
-def test_rl_on_two_processes_is_rl_on_one(parallel: str, kl: float, tiny: Path, tmp_path: Path):
+@pytest.mark.parametrize(("parallel", "kl", "top_p"), [("ddp", 0.0, 1.0), ("fsdp2", 0.05, 0.8)])
+def test_rl_on_two_processes_is_rl_on_one(parallel: str, kl: float, top_p: float, tiny: Path, tmp_path: Path):
     """Both draw the same completions, judge them alike and learn the same from them, by KL too.
 
-    Without KL rows that have no advantage are left out, other numbers of them on each rank.
+    Without KL rows that have no advantage are left out, other numbers of them on each rank. With `top_p`
+    there is a mismatch, whose mean and maximum are those of both ranks' tokens.
     """
     config = {
         "model": "base",
@@ -391,6 +392,7 @@ def test_rl_on_two_processes_is_rl_on_one(parallel: str, kl: float, tiny: Path, 
         "learning_rate": 1e-3,
         "kl": kl,
         "save_every": 2,
+        "trainer": {"top_p": top_p},
     }
     one, curve = train(rl, rl.Config(**config), tmp_path / "one", model=tiny)
     two, rows = train(rl, rl.Config(**config, processes=2, parallel=parallel), tmp_path / "two", model=tiny)
@@ -404,7 +406,11 @@ def test_rl_on_two_processes_is_rl_on_one(parallel: str, kl: float, tiny: Path, 
         "truncated",
         "groups_without_spread",
         "undecided",
+        "surprise",
     )
+    if top_p < 1:
+        agree(rows, curve, "mismatch", "mismatch_ratio", "mismatch_ratio_max", "mismatch_cut")
+        assert min(row["mismatch"] for row in rows) > 0.01
     assert max(row["grad_norm"] for row in rows) > 0.01, "there was something to learn"
     assert apart(one.path, two.path) < 1e-5
     assert one.tokens == two.tokens

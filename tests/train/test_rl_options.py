@@ -1,6 +1,7 @@
 """What an option does to a training, counted or computed by hand: advantages, dynamic sampling, the mismatch,
 the reference, what is not computed, and schedules."""
 
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from r1pipe.errors import UsageError
+from r1pipe.errors import RunFailed, UsageError
 from r1pipe.rollout import Engine, Finished, Rollout, Sampling
 from r1pipe.train import grpo
 from r1pipe.train.grpo import Prompt
@@ -479,6 +480,29 @@ def test_interrupted_across_a_change(
     assert timeless(first.rows + second.rows) == timeless(whole.rows)
 
 
+def test_a_leg_leaves_nothing_behind(talker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the trainer of the next leg is made, the one before is gone, and so are its optimiser and its
+    reference model: there is never memory for two."""
+    held: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+    init, create = grpo.Policy.__init__, grpo.Policy.create_optimizer
+
+    def counted(self: Any, **options: Any) -> None:
+        alive.append(sum(each() is not None for each in held))
+        init(self, **options)
+        held.extend([weakref.ref(self), weakref.ref(self.ref_model)])
+
+    def noted(self: Any, *args: Any) -> Any:
+        held.append(weakref.ref(optimizer := create(self, *args)))
+        return optimizer
+
+    monkeypatch.setattr(grpo.Policy, "__init__", counted)
+    monkeypatch.setattr(grpo.Policy, "create_optimizer", noted)
+    settings = grpo.Settings(bounds=Bounds(3), temperatures={0: 1.0, 1: 0.5, 2: 0.7})
+    watch(talker, tmp_path / "run", settings=settings, **SCHEDULED | {"max_steps": 3, "beta": 0.1})
+    assert len(held) == 9 and alive == [0, 0, 0]
+
+
 def test_dynamic_sampling_interrupted(talker: Path, tmp_path: Path) -> None:
     """Replacements are a function of the seed and the step: a stopped training asks and learns the same, with
     two steps to a rollout too."""
@@ -503,3 +527,33 @@ def test_a_change_within_a_rollout_is_refused(talker: Path, tmp_path: Path) -> N
     with pytest.raises(UsageError, match=r"changes at step 3, in the middle of a rollout that lasts 2 steps"):
         watch(talker, tmp_path / "run", settings=settings, engine=around, max_steps=4, steps_per_generation=2)
     assert made[0].asked == []
+
+
+def test_a_full_memory_has_ways_out(talker: Path, tmp_path: Path) -> None:
+    """What torch raises in the middle of a step becomes one message, with the options that need less."""
+
+    def full(prompt: Prompt, place: int, rollout: Rollout) -> Mapping[str, float | None]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    with pytest.raises(RunFailed, match=r"memory is full: CUDA out of memory\. Tried to allocate") as failed:
+        watch(talker, tmp_path / "run", script=full)
+    for option in ("`micro_batch`", "`micro_tokens`", "`engine.memory`", "`lora: {r: 16}`"):
+        assert option in str(failed.value)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_undecided_verdicts_are_heard_by_the_generation(
+    overlap: bool, talker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve completions a generation, none decided: said at the first and, after two, at the third; judged
+    in how many parts ever."""
+
+    def undecided(prompt: Prompt, place: int, rollout: Rollout) -> Mapping[str, float | None]:
+        return {"even": None, "varied": None}
+
+    monkeypatch.setattr("r1pipe.verify.alarm.FEWEST", 12)
+    monkeypatch.setattr("r1pipe.train.grpo.ALARM_EVERY", 2)
+    settings = grpo.Settings(bounds=Bounds(3), overlap=overlap)
+    watched = watch(talker, tmp_path / "run", script=undecided, settings=settings, max_steps=4)
+    said = [told.split(" completions")[0] for told in watched.said.split("Undecided verdicts: ")[1:]]
+    assert said == ["100 % of the last 12", "100 % of the last 36"]
