@@ -2,7 +2,8 @@
 
 On a CPU vLLM multiplies with packed copies of the weights. They are therefore taken over by its workers'
 `reload_weights`, which packs anew, and not by the model's `load_weights`, which does not. Each time a probe
-is scored by both sides, so that rollouts never come unnoticed from other weights than the policy's.
+is scored by both sides, and weights of each layer are compared, so that rollouts never come unnoticed from
+other weights than the policy's.
 """
 
 import os
@@ -20,6 +21,7 @@ from r1pipe.errors import EnvironmentUnfit, RunFailed, UsageError
 from r1pipe.hints import meant
 from r1pipe.rollout.engine import Finished, Rollout, Sampling
 from r1pipe.rollout.specs import VllmSpec
+from r1pipe.rollout.vllm_columns import Columns
 from r1pipe.rollout.vllm_fit import (
     cache_values_per_token,
     check_installation,
@@ -97,6 +99,7 @@ class VllmEngine:
         self._spec = spec
         self._sleeps = policy is not None and spec.sleep and torch.cuda.is_available()
         self._asleep = False
+        self._columns = Columns()
         self._owns_process_group = not torch.distributed.is_initialized()
         with _this_process_kept(), _memory_errors_explained(spec):
             self._llm = _start(_arguments(folder, spec, context, policy is not None, self._sleeps))
@@ -140,19 +143,19 @@ class VllmEngine:
         return [rollouts[i] for i in range(len(prompts))]
 
     def sync(self) -> None:
-        """Take over the policy's present weights in place, forget cached prompts, and score a probe.
+        """Take over the policy's present weights in place, forget cached prompts, and check both.
 
         Without a policy the weights are the checkpoint's, and there is nothing to do. Raises `RunFailed`
-        where the two sides do not agree about the probe within `TOLERANCE`.
+        where the two sides do not agree about the probe within `TOLERANCE`, and where vLLM goes on with older
+        weights or prompts.
         """
         if self._policy is None:
             return
         if self._asleep:
             self._wake("weights")
+        weights = self._columns.noted(plain_weights(self._policy))
         try:
-            self._llm.collective_rpc(
-                "reload_weights", kwargs={"weights_iterator": plain_weights(self._policy)}
-            )
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
             self._llm.apply_model(_repack_embeddings)
         except (KeyError, ValueError, AttributeError, RuntimeError) as error:
             raise RunFailed(
@@ -162,8 +165,15 @@ class VllmEngine:
         if self._asleep:
             self._wake("kv_cache")
             self._asleep = False
-        self._llm.reset_prefix_cache()
+        if not self._llm.reset_prefix_cache():
+            raise RunFailed(
+                "vLLM would not forget the prompts that it read with older weights, so what follows them "
+                "would be drawn from a mixture. Run the stage again, or write `engine: transformers`."
+            )
         self._check_probe(self._policy)
+        for _ in weights:  # what vLLM did not read is missing in it, and is compared all the same
+            pass
+        self._check_columns()
 
     def _wake(self, what: str) -> None:
         """Take the memory again; torch holds what training has let go until it is told not to."""
@@ -258,6 +268,16 @@ class VllmEngine:
                 f"{float(differences.max()):.3g} at most, where rounding in "
                 f"{str(dtype).removeprefix('torch.')} explains {allowed:g}. Rollouts from it would "
                 "be garbage. Write `engine: transformers`; or try `dtype: float32` or no `options` for vLLM."
+            )
+
+    def _check_columns(self) -> None:
+        differing = self._llm.apply_model(self._columns.differing)[0]
+        if differing:
+            raise RunFailed(
+                f"vLLM goes on with older weights than the policy's: {len(differing)} of the "
+                f"{len(self._columns.compared or ())} weights that were compared are not what was handed "
+                f"over ({', '.join(differing[:3])}). Write `engine: transformers`, which samples "
+                "from the policy itself."
             )
 
     def _probe(self, vocabulary: int) -> tuple[list[int], list[float]]:

@@ -260,6 +260,35 @@ def test_weights_that_did_not_arrive_stop_the_run(
     assert engine.probe_difference > TOLERANCE[torch.float32]
 
 
+@pytest.mark.parametrize("fault", [_lost, _stale_head], ids=["all", "head"])
+def test_a_small_step_that_did_not_arrive_stops_the_run(
+    engine: VllmEngine,
+    policy: PreTrainedModel,
+    moved: Callable[[], None],
+    fault: Callable[[VllmEngine, pytest.MonkeyPatch], None],
+) -> None:
+    """A step of RL's size, 1e-6, moves the probe far less than is allowed for rounding: the weights
+    themselves are compared, all of the model's, with the head's packed copy. (The padding's zeros stay.)"""
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(1e-6 * parameter.sign())
+    with pytest.MonkeyPatch.context() as patch:
+        fault(engine, patch)
+        with pytest.raises(RunFailed, match=r"older weights.* of the 19 weights .*lm_head\.weight"):
+            engine.sync()
+    assert engine.probe_difference is not None
+    assert engine.probe_difference < TOLERANCE[torch.float32] / 10
+    engine.sync()
+
+
+def test_prompts_that_are_not_forgotten_stop_the_run(
+    engine: VllmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine._llm, "reset_prefix_cache", lambda: False)
+    with pytest.raises(RunFailed, match="would not forget the prompts"):
+        engine.sync()
+
+
 def test_not_a_number_is_no_agreement(engine: VllmEngine, policy: PreTrainedModel, moved: Any) -> None:
     with torch.no_grad():
         policy.model.norm.weight.fill_(float("nan"))
