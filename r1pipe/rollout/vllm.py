@@ -116,6 +116,7 @@ class VllmEngine:
     ) -> list[Rollout]:
         """One rollout per prompt, in order; a completion also ends where the context does.
 
+        Nothing watches over a step of vLLM's that never returns, which this process cannot break off.
         Raises `ValueError` on an empty prompt, `UsageError` on a prompt that fills the context and on
         sampling that vLLM cannot do.
         """
@@ -137,9 +138,6 @@ class VllmEngine:
                                 finished(place, rollouts[place])
             finally:  # an interruption must not leave requests to the next call
                 engine.abort_request([str(i) for i in range(len(prompts)) if i not in rollouts])
-        if self._sleeps:
-            self._llm.sleep(level=2)  # 2 keeps no copy of the weights: the policy's are taken over again
-            self._asleep = True
         return [rollouts[i] for i in range(len(prompts))]
 
     def sync(self) -> None:
@@ -174,6 +172,12 @@ class VllmEngine:
         for _ in weights:  # what vLLM did not read is missing in it, and is compared all the same
             pass
         self._check_columns()
+
+    def rest(self) -> None:
+        """Sleep, where the recipe lets it and a GPU is shared with a trainer."""
+        if self._sleeps and not self._asleep:
+            self._llm.sleep(level=2)  # 2 keeps no copy of the weights: the policy's are taken over again
+            self._asleep = True
 
     def _wake(self, what: str) -> None:
         """Take the memory again; torch holds what training has let go until it is told not to."""
@@ -430,7 +434,12 @@ def _first_words(error: Exception) -> str:
 def _memory_errors_explained(spec: VllmSpec) -> Iterator[None]:
     try:
         yield
-    except (ValueError, RuntimeError, MemoryError) as error:  # torch's OutOfMemoryError is a RuntimeError
+    except (
+        ValueError,
+        RuntimeError,
+        MemoryError,
+        AssertionError,
+    ) as error:  # torch's OutOfMemoryError is a RuntimeError
         if not _speaks_of_memory(error):
             raise
         field = f"memory: {spec.memory}" if torch.cuda.is_available() else f"cache_gb: {spec.cache_gb}"

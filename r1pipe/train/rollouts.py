@@ -98,6 +98,7 @@ class Rolling(Stepping):
             rolled = self._roll([self.prompts[row] for row in self.rows], range(len(self.rows)))
             self._count(rolled.judgements)
             self._replace_flat(rolled)
+        self.engine.rest()
         self.tokens = before + ranks.total(self.tokens - before)
         self.last = rolled
         for name, value in self._texture().items():
