@@ -93,6 +93,7 @@ class VllmEngine:
                 "Beside a trainer each process has a vLLM of its own, so `tensor_parallel` must be 1. "
                 "A policy that is too large for one GPU is trained with `lora`, or as a smaller model."
             )
+        spec = spec.settled(alone=policy is None)
         self.eos_id = eos_id
         self.context = context
         self._policy = policy
