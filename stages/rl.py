@@ -408,6 +408,7 @@ def _measure(
 
     for done, total in rates.measure(questions, ask_these, batch=config.prompts_per_step * config.group_size):
         work.progress(done, total, "prompts measured")
+    engine.rest()
 
 
 def _rewards(config: Config, inputs: Inputs, policy: "PreTrainedModel") -> dict[str, Reward]:

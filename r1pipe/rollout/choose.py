@@ -1,7 +1,7 @@
 """Which engine samples: the one that a recipe names, or what suits the machine and the checkpoint."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from r1pipe.errors import EnvironmentUnfit, UsageError
 from r1pipe.rollout.engine import Engine
@@ -9,9 +9,6 @@ from r1pipe.rollout.specs import AutoSpec, EngineSpec, ServerSpec, TransformersS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_MEMORY_ALONE: Final = 0.8
-"""Share of the GPU's memory for vLLM where nothing trains beside it."""
 
 
 def open_engine(
@@ -42,7 +39,7 @@ def open_engine(
     """
     if model is not None and (said := untrainable(spec)):
         raise UsageError(f"{said[0].upper()}{said[1:]}.")
-    chosen, why = suited(folder, alone=model is None) if isinstance(spec, AutoSpec) else (spec, "as set")
+    chosen, why = suited(folder) if isinstance(spec, AutoSpec) else (spec, "as set")
     if isinstance(chosen, ServerSpec):
         from r1pipe.rollout.server import ServerEngine
 
@@ -69,8 +66,8 @@ def missing_for(spec: EngineSpec) -> list[str]:
     return []
 
 
-def suited(folder: Path, *, alone: bool) -> tuple[TransformersSpec | VllmSpec, str]:
-    """What `auto` means for a checkpoint on this machine, and why; `alone` is without a trainer beside it."""
+def suited(folder: Path) -> tuple[TransformersSpec | VllmSpec, str]:
+    """What `auto` means for a checkpoint on this machine, and why."""
     import torch
 
     if not torch.cuda.is_available():
@@ -79,7 +76,7 @@ def suited(folder: Path, *, alone: bool) -> tuple[TransformersSpec | VllmSpec, s
 
     if said := unavailable(folder):
         return TransformersSpec(), f"as vLLM cannot be used: {said.rstrip('.')}"
-    return VllmSpec(memory=_MEMORY_ALONE) if alone else VllmSpec(), "as there is a GPU"
+    return VllmSpec(), "as there is a GPU"
 
 
 def _transformers(

@@ -72,6 +72,10 @@ class Engine(Protocol):
         """
         ...
 
+    def rest(self) -> None:
+        """Leave the memory to the trainer until the next `sync` or `generate`: a generation is done."""
+        ...
+
     def close(self) -> None:
         """Give back memory, processes and connections. An engine that was closed is not used again."""
         ...

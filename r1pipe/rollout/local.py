@@ -58,6 +58,9 @@ class TransformersEngine:
     def sync(self) -> None:
         """Nothing: the weights that are sampled from are the policy's."""
 
+    def rest(self) -> None:
+        """Nothing is held between calls."""
+
     def close(self) -> None:
         """Nothing is held that the policy does not hold."""
 

@@ -28,11 +28,13 @@ class Overlapped(Generic[T]):
         self._judge = judge
         self._thread = ThreadPoolExecutor(1, "judging")
         self._waiting: deque[Placed] = deque()
-        self._rounds: list[Future[None]] = []
+        self._rounds: deque[Future[None]] = deque()
         self._made: dict[int, T] = {}
 
     def finished(self, place: int, rollout: Rollout) -> None:
-        """Take one rollout; returns at once."""
+        """Take one rollout; returns at once. What the judge raised in the meantime is raised here already."""
+        while self._rounds and self._rounds[0].done():
+            self._rounds.popleft().result()
         self._waiting.append((place, rollout))
         self._rounds.append(self._thread.submit(self._round))
 

@@ -81,6 +81,9 @@ class ServerEngine:
     def sync(self) -> None:
         """Nothing: no policy stands behind it."""
 
+    def rest(self) -> None:
+        """Nothing: its memory is its own."""
+
     def close(self) -> None:
         """Nothing is kept open between calls."""
 

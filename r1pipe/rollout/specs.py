@@ -38,8 +38,8 @@ class VllmSpec(EngineSpec):
     name: Literal["vllm"] = "vllm"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of weights and cache; `auto` is bfloat16 on a GPU and float32 on a CPU."""
-    memory: Annotated[float, Field(gt=0, le=1), NEUTRAL] = 0.3
-    """Share of the GPU's memory for weights and cache; beside a trainer less, alone up to 0.9."""
+    memory: Annotated[float | None, Field(gt=0, le=1), NEUTRAL] = None
+    """Share of the GPU's memory for weights and cache; when not set, 0.3 beside a trainer and 0.8 alone."""
     cache_gb: Annotated[float, Field(gt=0), NEUTRAL] = 2.0
     """Most gigabytes of memory for the cache, on a CPU; no more is taken than `max_sequences` need."""
     max_sequences: Annotated[int, Field(ge=1), NEUTRAL] = 256
@@ -52,6 +52,12 @@ class VllmSpec(EngineSpec):
     """Free the GPU's memory while the policy trains; nothing on a CPU."""
     options: dict[str, Any] = Field(default={})
     """Further arguments of vLLM's `EngineArgs`, by their names there."""
+
+    def settled(self, *, alone: bool) -> "VllmSpec":
+        """With `memory` set, by whether nothing trains beside it."""
+        if self.memory is not None:
+            return self
+        return self.model_copy(update={"memory": 0.8 if alone else 0.3})
 
 
 class ServerSpec(EngineSpec):

@@ -2,7 +2,8 @@
 
 On a CPU vLLM multiplies with packed copies of the weights. They are therefore taken over by its workers'
 `reload_weights`, which packs anew, and not by the model's `load_weights`, which does not. Each time a probe
-is scored by both sides, so that rollouts never come unnoticed from other weights than the policy's.
+is scored by both sides, and weights of each layer are compared, so that rollouts never come unnoticed from
+other weights than the policy's.
 """
 
 import os
@@ -20,6 +21,7 @@ from r1pipe.errors import EnvironmentUnfit, RunFailed, UsageError
 from r1pipe.hints import meant
 from r1pipe.rollout.engine import Finished, Rollout, Sampling
 from r1pipe.rollout.specs import VllmSpec
+from r1pipe.rollout.vllm_columns import Columns
 from r1pipe.rollout.vllm_fit import (
     cache_values_per_token,
     check_installation,
@@ -91,12 +93,14 @@ class VllmEngine:
                 "Beside a trainer each process has a vLLM of its own, so `tensor_parallel` must be 1. "
                 "A policy that is too large for one GPU is trained with `lora`, or as a smaller model."
             )
+        spec = spec.settled(alone=policy is None)
         self.eos_id = eos_id
         self.context = context
         self._policy = policy
         self._spec = spec
         self._sleeps = policy is not None and spec.sleep and torch.cuda.is_available()
         self._asleep = False
+        self._columns = Columns()
         self._owns_process_group = not torch.distributed.is_initialized()
         with _this_process_kept(), _memory_errors_explained(spec):
             self._llm = _start(_arguments(folder, spec, context, policy is not None, self._sleeps))
@@ -113,6 +117,7 @@ class VllmEngine:
     ) -> list[Rollout]:
         """One rollout per prompt, in order; a completion also ends where the context does.
 
+        Nothing watches over a step of vLLM's that never returns, which this process cannot break off.
         Raises `ValueError` on an empty prompt, `UsageError` on a prompt that fills the context and on
         sampling that vLLM cannot do.
         """
@@ -134,25 +139,22 @@ class VllmEngine:
                                 finished(place, rollouts[place])
             finally:  # an interruption must not leave requests to the next call
                 engine.abort_request([str(i) for i in range(len(prompts)) if i not in rollouts])
-        if self._sleeps:
-            self._llm.sleep(level=2)  # 2 keeps no copy of the weights: the policy's are taken over again
-            self._asleep = True
         return [rollouts[i] for i in range(len(prompts))]
 
     def sync(self) -> None:
-        """Take over the policy's present weights in place, forget cached prompts, and score a probe.
+        """Take over the policy's present weights in place, forget cached prompts, and check both.
 
         Without a policy the weights are the checkpoint's, and there is nothing to do. Raises `RunFailed`
-        where the two sides do not agree about the probe within `TOLERANCE`.
+        where the two sides do not agree about the probe within `TOLERANCE`, and where vLLM goes on with older
+        weights or prompts.
         """
         if self._policy is None:
             return
         if self._asleep:
             self._wake("weights")
+        weights = self._columns.noted(plain_weights(self._policy))
         try:
-            self._llm.collective_rpc(
-                "reload_weights", kwargs={"weights_iterator": plain_weights(self._policy)}
-            )
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
             self._llm.apply_model(_repack_embeddings)
         except (KeyError, ValueError, AttributeError, RuntimeError) as error:
             raise RunFailed(
@@ -162,8 +164,21 @@ class VllmEngine:
         if self._asleep:
             self._wake("kv_cache")
             self._asleep = False
-        self._llm.reset_prefix_cache()
+        if not self._llm.reset_prefix_cache():
+            raise RunFailed(
+                "vLLM would not forget the prompts that it read with older weights, so what follows them "
+                "would be drawn from a mixture. Run the stage again, or write `engine: transformers`."
+            )
         self._check_probe(self._policy)
+        for _ in weights:  # what vLLM did not read is missing in it, and is compared all the same
+            pass
+        self._check_columns()
+
+    def rest(self) -> None:
+        """Sleep, where the recipe lets it and a GPU is shared with a trainer."""
+        if self._sleeps and not self._asleep:
+            self._llm.sleep(level=2)  # 2 keeps no copy of the weights: the policy's are taken over again
+            self._asleep = True
 
     def _wake(self, what: str) -> None:
         """Take the memory again; torch holds what training has let go until it is told not to."""
@@ -258,6 +273,16 @@ class VllmEngine:
                 f"{float(differences.max()):.3g} at most, where rounding in "
                 f"{str(dtype).removeprefix('torch.')} explains {allowed:g}. Rollouts from it would "
                 "be garbage. Write `engine: transformers`; or try `dtype: float32` or no `options` for vLLM."
+            )
+
+    def _check_columns(self) -> None:
+        differing = self._llm.apply_model(self._columns.differing)[0]
+        if differing:
+            raise RunFailed(
+                f"vLLM goes on with older weights than the policy's: {len(differing)} of the "
+                f"{len(self._columns.compared or ())} weights that were compared are not what was handed "
+                f"over ({', '.join(differing[:3])}). Write `engine: transformers`, which samples "
+                "from the policy itself."
             )
 
     def _probe(self, vocabulary: int) -> tuple[list[int], list[float]]:
@@ -410,7 +435,12 @@ def _first_words(error: Exception) -> str:
 def _memory_errors_explained(spec: VllmSpec) -> Iterator[None]:
     try:
         yield
-    except (ValueError, RuntimeError, MemoryError) as error:  # torch's OutOfMemoryError is a RuntimeError
+    except (
+        ValueError,
+        RuntimeError,
+        MemoryError,
+        AssertionError,
+    ) as error:  # torch's OutOfMemoryError is a RuntimeError
         if not _speaks_of_memory(error):
             raise
         field = f"memory: {spec.memory}" if torch.cuda.is_available() else f"cache_gb: {spec.cache_gb}"

@@ -8,6 +8,7 @@ whose rewards are all alike teach nothing and can give way to others: dynamic sa
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
@@ -110,6 +111,7 @@ class Rolling(Stepping):
             self._count(rolled.judgements)
             surprise = self._surprise(rolled.completions)
             self._replace_flat(rolled)
+        self.engine.rest()
         self.tokens = before + ranks.total(self.tokens - before)
         self.last = rolled
         for name, value in (self._texture() | surprise).items():
@@ -135,16 +137,18 @@ class Rolling(Stepping):
         told = self.sampling.logprobs or self._proving or self._entropy_guarded
         sampling = replace(self.sampling, logprobs=told)
         asked = [prompt.token_ids for prompt in prompts]
+        # An engine on the trainer's own modules computes in the trainer's precision.
+        precision = self.accelerator.autocast() if self.engine.exact else nullcontext()
         if self.settings.overlap:
             with Overlapped(lambda placed: self.judge([(prompts[i], each) for i, each in placed])) as judging:
-                with self.timed("generation"):
+                with self.timed("generation"), precision:
                     completions = self.engine.generate(
                         asked, sampling, seeds=seeds, finished=judging.finished
                     )
                 with self.timed("reward"):
                     judgements = judging.results(len(prompts))
         else:
-            with self.timed("generation"):
+            with self.timed("generation"), precision:
                 completions = self.engine.generate(asked, sampling, seeds=seeds)
             with self.timed("reward"):
                 judgements = self.judge(list(zip(prompts, completions, strict=True)))

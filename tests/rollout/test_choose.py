@@ -59,11 +59,11 @@ def test_without_a_gpu_auto_is_transformers(tiny: Path, monkeypatch: pytest.Monk
 
 
 def test_with_a_gpu_auto_is_vllm(tiny: Path, monkeypatch: pytest.MonkeyPatch, vllm: ModuleType):
-    """With most of the memory where it is alone, and its own share beside a policy."""
+    """Beside a policy and alone; its share of the memory it finds itself."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     engine, said = opened(AutoSpec(), tiny)
     assert said == "Engine: vllm, as there is a GPU."
-    assert engine.opened == (tiny, VllmSpec(memory=0.8), {"eos_id": 2, "context": 64, "policy": None})
+    assert engine.opened == (tiny, VllmSpec(), {"eos_id": 2, "context": 64, "policy": None})
     policy: Any = object()
     assert opened(AutoSpec(), tiny, model=policy)[0].opened[1:] == (
         VllmSpec(),

@@ -2,7 +2,8 @@
 
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 
 import pytest
 
@@ -51,19 +52,32 @@ def test_each_is_judged_once_and_what_waits_is_judged_together():
     assert rounds == [[3], [0, 2, 1]]
 
 
-def test_what_the_judge_raises_comes_out_of_results():
-    """Not out of `finished`, which an engine calls."""
-
+def judge_of(refused: int) -> Callable[[Sequence[Placed]], list[int]]:
     def judge(placed: Sequence[Placed]) -> list[int]:
-        if any(place == 1 for place, _ in placed):
+        if any(place == refused for place, _ in placed):
             raise LookupError("a judge's mistake")
         return doubled(placed)
 
-    with Overlapped(judge) as overlapped:
+    return judge
+
+
+def test_what_the_judge_raises_comes_out_of_results():
+    """For the last rollout there is nothing else left that could raise it."""
+    with Overlapped(judge_of(2)) as overlapped:
         for place in range(3):
             overlapped.finished(place, rollout(place))
         with pytest.raises(LookupError, match="a judge's mistake"):
             overlapped.results(3)
+
+
+def test_what_the_judge_raises_breaks_off_the_generation():
+    """The next rollout that is whole hears of it, not the end of them all."""
+    with Overlapped(judge_of(1)) as overlapped:
+        overlapped.finished(0, rollout(0))
+        overlapped.finished(1, rollout(1))
+        wait(overlapped._rounds)
+        with pytest.raises(LookupError, match="a judge's mistake"):
+            overlapped.finished(2, rollout(2))
 
 
 def test_as_many_results_as_rollouts():

@@ -135,3 +135,9 @@ def test_a_server_is_not_for_training():
     assert said.startswith("engine 'vllm-server' is for `sample` and `evaluate`")
     assert "set engine: vllm," in said and said.endswith("or engine: transformers")
     assert [untrainable(spec) for spec in (AutoSpec(), TransformersSpec(), VllmSpec())] == [None] * 3
+
+
+def test_vllms_memory_by_what_is_beside_it() -> None:
+    """A recipe's own figure holds wherever it is."""
+    assert (VllmSpec().settled(alone=True).memory, VllmSpec().settled(alone=False).memory) == (0.8, 0.3)
+    assert VllmSpec(memory=0.5).settled(alone=True).memory == 0.5

@@ -260,6 +260,35 @@ def test_weights_that_did_not_arrive_stop_the_run(
     assert engine.probe_difference > TOLERANCE[torch.float32]
 
 
+@pytest.mark.parametrize("fault", [_lost, _stale_head], ids=["all", "head"])
+def test_a_small_step_that_did_not_arrive_stops_the_run(
+    engine: VllmEngine,
+    policy: PreTrainedModel,
+    moved: Callable[[], None],
+    fault: Callable[[VllmEngine, pytest.MonkeyPatch], None],
+) -> None:
+    """A step of RL's size, 1e-6, moves the probe far less than is allowed for rounding: the weights
+    themselves are compared, all of the model's, with the head's packed copy. (The padding's zeros stay.)"""
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(1e-6 * parameter.sign())
+    with pytest.MonkeyPatch.context() as patch:
+        fault(engine, patch)
+        with pytest.raises(RunFailed, match=r"older weights.* of the 19 weights .*lm_head\.weight"):
+            engine.sync()
+    assert engine.probe_difference is not None
+    assert engine.probe_difference < TOLERANCE[torch.float32] / 10
+    engine.sync()
+
+
+def test_prompts_that_are_not_forgotten_stop_the_run(
+    engine: VllmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine._llm, "reset_prefix_cache", lambda: False)
+    with pytest.raises(RunFailed, match="would not forget the prompts"):
+        engine.sync()
+
+
 def test_not_a_number_is_no_agreement(engine: VllmEngine, policy: PreTrainedModel, moved: Any) -> None:
     with torch.no_grad():
         policy.model.norm.weight.fill_(float("nan"))
@@ -270,8 +299,9 @@ def test_not_a_number_is_no_agreement(engine: VllmEngine, policy: PreTrainedMode
 def test_it_sleeps_between_rollouts(
     engine: VllmEngine, policy: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a GPU: it goes to sleep after each call, and wakes with the policy's weights before the cache
-    takes its memory back, for a `sync` or for the next call. (The calls alone: on a CPU they do nothing.)"""
+    """As on a GPU: it goes to sleep when it is told to rest, whatever came before, and wakes with the
+    policy's weights before the cache takes its memory back, for a `sync` or for the next call. (The calls
+    alone: on a CPU they do nothing.)"""
     calls: list[Any] = []
     take_over = engine._llm.collective_rpc
 
@@ -286,13 +316,27 @@ def test_it_sleeps_between_rollouts(
     prompts, sampling = prompts_of(3), Sampling(5, temperature=0)
     woken = ["weights", "reload_weights", "kv_cache"]
     run(engine, prompts, sampling)
+    run(engine, prompts, sampling)
+    assert calls == []
+    engine.rest()
+    engine.rest()
     assert calls == [2]
     assert tokens(run(engine, prompts, sampling)) == by_transformers(policy, prompts, sampling)
-    assert calls == [2, *woken, 2]
+    assert calls == [2, *woken]
+    engine.rest()
     engine.sync()
     assert calls == [2, *woken, 2, *woken]
     engine.sync()
     assert calls == [2, *woken, 2, *woken, "reload_weights"]
+
+
+def test_a_failed_profiling_of_memory_names_the_field() -> None:
+    """vLLM asserts that nobody else let go of memory while it looked."""
+    with (
+        pytest.raises(EnvironmentUnfit, match=r"Error in memory profiling.*Raise `cache_gb: 0\.1`"),
+        module._memory_errors_explained(SPEC),
+    ):
+        raise AssertionError("Error in memory profiling. Initial free memory 1 GiB, current 2 GiB.")
 
 
 def test_an_interruption_leaves_nothing_behind(engine: VllmEngine) -> None:

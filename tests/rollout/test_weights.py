@@ -33,25 +33,15 @@ def test_tied_weights_come_once() -> None:
     assert len(names) == len(set(names)) == len(list(model.parameters()))
 
 
-def test_wrappers_leave_no_trace_in_names() -> None:
-    """torch.compile and activation checkpointing put words of their own before those of the model."""
-    model = llama()
-    expected = [name for name, _ in plain_weights(model)]
-    wrapped = nn.Module()
-    wrapped._orig_mod = model
-    assert [name for name, _ in plain_weights(wrapped)] == expected
-
-
 class _Layer(nn.Module):
     """A linear layer as PEFT wraps it, rank 1, with `scale` before the product of its two matrices."""
 
-    def __init__(self, base: nn.Linear, *, dora: bool = False, merged: bool = False) -> None:
+    def __init__(self, base: nn.Linear, *, merged: bool = False) -> None:
         super().__init__()
         self.base_layer = base
         self.lora_A = nn.ModuleDict({"default": nn.Linear(8, 1, bias=False)})
         self.lora_B = nn.ModuleDict({"default": nn.Linear(1, 8, bias=False)})
         self.active_adapters = ["default"]
-        self.use_dora = {"default": dora}
         self.merged = merged
 
     def get_delta_weight(self, adapter: str) -> torch.Tensor:
@@ -87,24 +77,7 @@ def test_a_merged_adapter_is_not_added_again() -> None:
     assert torch.equal(dict(plain_weights(model))["model.layers.0.self_attn.q_proj.weight"], before)
 
 
-def test_a_module_that_is_trained_whole_takes_its_place() -> None:
-    """PEFT keeps the original beside a module to save; the trained one is the model's."""
-    model = llama()
-    trained = nn.Linear(8, 16, bias=False)
-    kept = nn.Module()
-    kept.original_module, kept.modules_to_save = model.lm_head, nn.ModuleDict({"default": trained})
-    model.lm_head = kept
-    weights = dict(plain_weights(model))
-    assert torch.equal(weights["lm_head.weight"], trained.weight)
-    assert not any("original" in name or "default" in name for name in weights)
-
-
 def test_what_cannot_be_told_is_refused() -> None:
-    model = llama()
-    attention = model.model.layers[0].self_attn
-    attention.q_proj = _Layer(attention.q_proj, dora=True)
-    with pytest.raises(UsageError, match=r"DoRA\. Use LoRA"):
-        dict(plain_weights(model))
     model = llama()
     next(model.parameters()).ds_id = 3
     with pytest.raises(UsageError, match="parallel: fsdp2"):

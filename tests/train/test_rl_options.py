@@ -66,6 +66,9 @@ class Around:
     def sync(self) -> None:
         self.inner.sync()
 
+    def rest(self) -> None:
+        self.inner.rest()
+
     def close(self) -> None:
         self.inner.close()
 
