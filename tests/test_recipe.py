@@ -267,7 +267,7 @@ def test_a_recipe_is_found_by_path_or_by_name(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "mini.yaml").write_text("stages: {a: {uses: train}}")
     assert load_recipe(tmp_path / "mini.yaml", VERBS).name == "mini"
     assert load_recipe("mini", VERBS) == load_recipe(tmp_path / "mini.yaml", VERBS)
-    with pytest.raises(UsageError, match="no shipped recipe 'midi'\\. There are: mini"):
+    with pytest.raises(UsageError, match=r"no shipped recipe 'midi'; did you mean 'mini'\? There are: mini"):
         load_recipe("midi", VERBS)
     with pytest.raises(UsageError, match="cannot be read: No such file or directory"):
         load_recipe(tmp_path / "midi.yaml", VERBS)

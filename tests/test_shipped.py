@@ -42,7 +42,7 @@ def test_an_unknown_name_lists_those_there_are(package: Path) -> None:
     """The message ends in the way out."""
     write(package / "recipes", "smoke")
     write(package / "recipes", "tiny-r1")
-    with pytest.raises(UsageError, match=r"no shipped recipe 'tiny'\. There are: smoke, tiny-r1\."):
+    with pytest.raises(UsageError, match=r"'tiny'; did you mean 'tiny-r1'\? There are: smoke, tiny-r1\."):
         shipped.recipe_path("tiny")
 
 
