@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
+from r1pipe.errors import RunFailed
 from r1pipe.prompting import opens_thinking
 from r1pipe.rollout import Engine, Rollout, Sampling
 from r1pipe.rollout.overlap import Overlapped
@@ -120,7 +121,7 @@ class Rolling(Stepping):
             assert self.first_step is not None
             self.first_step.generated([p.token_ids for p in rolled.prompts], rolled.completions)
         told = self.sampling.logprobs or self._proving
-        self.sampled = [each.logprobs or [] for each in rolled.completions] if told else None
+        self.sampled = [_told(each) for each in rolled.completions] if told else None
         return {
             "prompt_ids": [prompt.token_ids for prompt in rolled.prompts],
             "completion_ids": [completion.token_ids for completion in rolled.completions],
@@ -180,7 +181,7 @@ class Rolling(Stepping):
         """
         if not (self.sampling.logprobs or self._entropy_guarded):
             return {}
-        told = [logp for each in completions for logp in each.logprobs or [] if math.isfinite(logp)]
+        told = [logp for each in completions for logp in _told(each) if math.isfinite(logp)]
         sums, counts = zip(*ranks.each([sum(told), len(told)]), strict=True)
         return {"surprise": -sum(sums) / sum(counts)} if sum(counts) else {}
 
@@ -273,3 +274,14 @@ def _is_flat(group: Sequence[float | None]) -> bool:
     """Whether all decided completions of a group got the same reward, so that none has an advantage."""
     given = [total for total in group if total is not None]
     return not given or max(given) - min(given) < 1e-6
+
+
+def _told(rollout: Rollout) -> list[float]:
+    """The engine's log-probabilities. What it does not tell is no number, so it ends the run."""
+    if rollout.logprobs is None or len(rollout.logprobs) != len(rollout.token_ids):
+        told = 0 if rollout.logprobs is None else len(rollout.logprobs)
+        raise RunFailed(
+            f"The engine told {told} log-probabilities for {len(rollout.token_ids)} tokens, so what it drew "
+            "cannot be compared with the policy. Write `engine: transformers`, and report this."
+        )
+    return rollout.logprobs
