@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from r1pipe import jsonl
-from r1pipe.worker import STOP
+from r1pipe.reporting import STOP
 
 _SERVER_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -8,8 +8,6 @@ nobody writes in a run that nobody holds.
 import errno
 import os
 import resource
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,15 +22,15 @@ import filelock
 
 from r1pipe import jsonl, machine
 from r1pipe.artifact import Artifact, Cost, Manifest, Parent
-from r1pipe.errors import Interrupted, R1pipeError
+from r1pipe.errors import R1pipeError
 from r1pipe.external import open_external
 from r1pipe.hub import is_hub_id
 from r1pipe.plan import Given, Step
 from r1pipe.recipe import StageSpec
+from r1pipe.reporting import Reporter, last_word
 from r1pipe.run import BEGUN, RunFolder
 from r1pipe.stage import Inputs, Outcome, StageConfig, StageModule, Work, counted
 
-STOP = b"stop"
 _LOCK_SECONDS = 30  # for the child of a parent that was just killed to notice it
 
 
@@ -78,31 +76,12 @@ def run_checks(checks: Mapping[str, tuple[str, StageConfig]], pipe: Connection) 
 # --- Reporting
 
 
-class _Report:
+class _Report(Reporter):
     """The child's end of the pipe. On the way out it says what went wrong; the traceback goes to the log."""
 
     def __init__(self, pipe: Connection, run_dir: Path) -> None:
-        self.stop = threading.Event()
-        self._pipe = pipe
+        super().__init__(pipe)
         self._run_dir = run_dir
-        self._one_at_a_time = threading.Lock()
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def send(self, what: str, **fields: Any) -> None:
-        """Send one message."""
-        with self._one_at_a_time:
-            self._pipe.send_bytes(jsonl.dumps({"what": what, **fields}))
-
-    def event(self, kind: str, stage: str, **fields: Any) -> None:
-        """Pass an event on: the child's `Sink`."""
-        self.send("event", kind=kind, fields=fields)
-
-    def _listen(self) -> None:
-        try:
-            while self._pipe.recv_bytes() == STOP:
-                self.stop.set()
-        except (EOFError, OSError):
-            os.killpg(0, signal.SIGKILL)  # the parent is gone; nothing here is worth a half-written file
 
     def __enter__(self) -> Self:
         return self
@@ -112,15 +91,12 @@ class _Report:
     ) -> None:
         if error is None:
             return
-        if isinstance(error, Interrupted):
-            self.send("stopped", text=str(error))
-        elif isinstance(error, R1pipeError):
-            self.send("failed", error=str(error), exit_code=error.exit_code)
-        elif getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or _is_full(self._run_dir):
+        told = isinstance(error, R1pipeError)
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or _is_full(self._run_dir)
+        if full and not told:
             self.send("failed", error=f"the disk of '{self._run_dir}' is full; free some space", exit_code=1)
         else:
-            text = str(error).strip().splitlines()
-            self.send("failed", error=f"{type(error).__name__}: {text[0] if text else ''}", exit_code=1)
+            self.send(**last_word(error))
 
 
 def _is_full(folder: Path) -> bool:

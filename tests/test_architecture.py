@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 GROUPS: dict[str, set[str]] = {
     "foundation": {
         "artifact", "batches", "card", "checkpoint", "errors", "external", "fingerprint", "hints", "hub",
-        "integrity", "jsonl", "machine", "manifest", "marked", "parallel", "prompting", "recipe", "shipped",
-        "stage", "text",
+        "integrity", "jsonl", "machine", "manifest", "marked", "parallel", "prompting", "recipe", "reporting",
+        "shipped", "stage", "text",
     },
     "rooms": {"curate", "measure", "rewards", "rollout", "tasks", "train", "verify", "world"},
     "stages": {"stages"},

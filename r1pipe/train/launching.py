@@ -29,8 +29,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from r1pipe import jsonl, machine, shipped
 from r1pipe.errors import Conflict, EnvironmentUnfit, Interrupted, R1pipeError, RunFailed, UsageError
 from r1pipe.parallel import ParallelConfig, lacks
+from r1pipe.reporting import STOP
 from r1pipe.stage import Inputs, Outcome, Work, references
-from r1pipe.train.rank import STOP
 
 MEETING_SECONDS: Final = 300.0
 """In which the ranks must have started and found each other."""

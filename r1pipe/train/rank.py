@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import traceback
 from importlib import import_module
 from multiprocessing.connection import Connection
@@ -20,38 +19,17 @@ from r1pipe import jsonl, machine
 from r1pipe.artifact import Artifact
 from r1pipe.errors import Interrupted, R1pipeError
 from r1pipe.manifest import load_manifest
+from r1pipe.reporting import Reporter, last_word
 from r1pipe.stage import Inputs, StageModule, Work
 
-STOP = b"stop"
 
-
-class _Line:
-    """This rank's end of the socket: its `Sink`, and how it hears that it is to stop."""
-
-    def __init__(self, address: str, rank: int) -> None:
-        self.stop = threading.Event()
-        with socket.socket(socket.AF_UNIX) as plain:
-            plain.connect(address)
-            self._pipe = Connection(plain.detach())
-        self._one_at_a_time = threading.Lock()
-        self.send("hello", rank=rank, pid=os.getpid())
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def send(self, what: str, **fields: Any) -> None:
-        """Send one message."""
-        with self._one_at_a_time:
-            self._pipe.send_bytes(jsonl.dumps({"what": what, **fields}))
-
-    def event(self, kind: str, stage: str, **fields: Any) -> None:
-        """Pass an event on."""
-        self.send("event", kind=kind, fields=fields)
-
-    def _listen(self) -> None:
-        try:
-            while self._pipe.recv_bytes() == STOP:
-                self.stop.set()
-        except (EOFError, OSError):
-            os.killpg(0, signal.SIGKILL)  # whoever launched this is gone; judges of programs go with it
+def _call(address: str, rank: int) -> Reporter:
+    """Call whoever launched this rank, and say who it is."""
+    with socket.socket(socket.AF_UNIX) as plain:
+        plain.connect(address)
+        line = Reporter(Connection(plain.detach()))
+    line.send("hello", rank=rank, pid=os.getpid())
+    return line
 
 
 def main(path: str) -> int:
@@ -62,26 +40,24 @@ def main(path: str) -> int:
     job, rank = jsonl.loads(Path(path).read_bytes()), int(os.environ["RANK"])
     if rank:
         machine.print_into(Path(job["logs"]) / f"{job['name']}.rank{rank}.log")
-    line = _Line(job["address"], rank)
+    line = _call(job["address"], rank)
     try:
         outcome = _run(job, rank, line)
-    except Interrupted as error:
-        line.send("stopped", text=str(error))
-        return 0
     except R1pipeError as error:
-        traceback.print_exc()
-        line.send("failed", error=str(error), exit_code=error.exit_code)
-        return 1
+        stopped = isinstance(error, Interrupted)
+        if not stopped:
+            traceback.print_exc()
+        line.send(**last_word(error))
+        return int(not stopped)
     except BaseException as error:
         traceback.print_exc()
-        text = str(error).strip().splitlines()
-        line.send("failed", error=f"{type(error).__name__}: {text[0] if text else ''}", exit_code=1)
+        line.send(**last_word(error))
         raise
     line.send("done", outcome=outcome, peak_rss_bytes=machine.peak_rss(), device=machine.device())
     return 0
 
 
-def _run(job: dict[str, Any], rank: int, line: _Line) -> dict[str, Any]:
+def _run(job: dict[str, Any], rank: int, line: Reporter) -> dict[str, Any]:
     machine.use_threads(job["threads"])
     from r1pipe.train import ranks
 
