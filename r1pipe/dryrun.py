@@ -22,8 +22,7 @@ from r1pipe.errors import EnvironmentUnfit, R1pipeError, UsageError
 from r1pipe.hub import fetch_model, is_hub_id
 from r1pipe.prompting import Template, render
 from r1pipe.recipe import Recipe, StageSpec
-from r1pipe.rollout.specs import EngineSpec, ServerSpec, VllmSpec
-from r1pipe.rollout.vllm_fit import check_installation
+from r1pipe.rollout.specs import EngineSpec, ServerSpec
 from r1pipe.stage import Reference, Verbs
 from r1pipe.tasks import Item, Task
 from r1pipe.tasks.spec import TaskSpec
@@ -135,14 +134,9 @@ def _try_data(found: DryRun, spec: StageSpec) -> None:
 
 
 def _try_engines(found: DryRun, spec: StageSpec) -> None:
-    """Look whether what the engines need is installed."""
-    for key, engine in _models_in(spec.config, EngineSpec):
-        if isinstance(engine, VllmSpec):
-            try:
-                check_installation()
-            except EnvironmentUnfit as error:
-                found.problem(spec.name, key, str(error))
-        elif isinstance(engine, ServerSpec):
+    """Say which engines are not asked; what one lacks on this machine the stage's own check has told."""
+    for _, engine in _models_in(spec.config, EngineSpec):
+        if isinstance(engine, ServerSpec):
             found.leave_out(f"The server of '{spec.name}' was not asked: a dry run opens no connection.")
 
 
