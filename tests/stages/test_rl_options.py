@@ -347,6 +347,7 @@ def test_overlong_alone_moves_the_policy(
             end = (6, 11, 16, 14)[i % 4]
             if end < len(rollout.token_ids):
                 rollout.token_ids[end - 1 :] = [self.eos_id]
+                rollout.logprobs = rollout.logprobs and rollout.logprobs[:end]
                 rollout.finish = "stop"
             if finished is not None:
                 finished(i, rollout)
