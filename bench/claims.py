@@ -143,7 +143,7 @@ def resources(usages: Sequence[Usage]) -> list[Claim]:
     minutes = [usage.seconds / 60 for usage in usages]
     gigabytes = [usage.peak_bytes / 1e9 for usage in usages]
     return [
-        Claim("wall minutes of a run (the longest) <= 20", _most(minutes), "<=", 20),
+        Claim("wall minutes of a run (the longest) <= 15", _most(minutes), "<=", 15),
         Claim("GB of memory of a run (the most) <= 4", _most(gigabytes), "<=", 4),
     ]
 
