@@ -2,6 +2,7 @@
 #
 #   make all      set up, then run recipes/tiny-r1.yaml to the end
 #   make test     set up, then pass the tests
+#   make test-vllm  the set-up with vLLM, then the tests that need it
 #   make smoke    the same tree in miniature
 #   make install  only the set-up, in .venv
 #   make vllm     the set-up, and vLLM for this machine's GPU or CPU into .venv
@@ -19,7 +20,7 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 # build on PyPI brings gigabytes of CUDA libraries, which a machine without an NVIDIA GPU cannot use.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: all install vllm smoke test coverage lint clean
+.PHONY: all install vllm smoke test test-vllm coverage lint clean
 .DEFAULT_GOAL := all
 
 all: install
@@ -28,8 +29,14 @@ all: install
 smoke: install
 	$(BIN)/r1pipe run smoke
 
+# Each test has one thread, so two processes use two cores. A file stays in one of them: its tests share models.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
 test: install
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-vllm: vllm
+	$(PYTEST) -m vllm
 
 coverage: install
 	$(BIN)/python -m coverage run --branch --source r1pipe -m pytest -q tests/verify tests/tasks \

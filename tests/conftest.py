@@ -5,6 +5,7 @@ read them once, at import.
 """
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,14 @@ os.environ.update(
 # A shared machine may stall for a moment, which says nothing about the code: examples have no deadline.
 settings.register_profile("r1pipe", deadline=None, derandomize=True)
 settings.load_profile("r1pipe")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need vLLM step aside where it is not installed."""
+    if find_spec("vllm") is None:
+        for item in items:
+            if item.get_closest_marker("vllm"):
+                item.add_marker(pytest.mark.skip(reason="vLLM is not installed (make vllm)"))
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -438,7 +437,7 @@ def test_a_key_that_is_none(open_engine: Opening, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
+@pytest.mark.vllm
 def test_vllms_own_server(tiny: Path, local: TransformersEngine, tmp_path: Path):
     """Greedy tokens and log-probabilities are the local engine's; seeds draw the same in any order; what is
     forbidden is not drawn. The same code as `vllm serve`, whose command needs a package of that name."""

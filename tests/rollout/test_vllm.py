@@ -6,7 +6,6 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,7 @@ from r1pipe.rollout.specs import VllmSpec
 from r1pipe.rollout.vllm import TOLERANCE, VllmEngine
 from r1pipe.rollout.vllm_fit import CPU_HEAD_SIZES, known_architectures
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (make vllm)"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 
 VOCABULARY, CONTEXT = 24, 128
 PAD, EOS = 0, 1

@@ -1,7 +1,6 @@
 """The rl stage with vLLM on the CPU. Needs `make vllm`; takes about half a minute."""
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,7 @@ from stages import rl
 from tests.stages.test_rl import SMALL
 from tests.tiny_model import inputs, workplace, write_tiny
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (make vllm)"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 
 
 @pytest.fixture
