@@ -92,6 +92,7 @@ ARMS = {
         ),
         Arm("r1pipe", "the stage `rl`, its defaults", "#3566c8"),
         Arm("r1pipe-2", "the stage on two processes", "#b03a5b", 1, {"processes": 2}),
+        Arm("r1pipe-vllm", "the stage with vLLM's rollouts", "#7a7f1e", 1, {"engine": "vllm"}),
     )
 }
 
