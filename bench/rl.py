@@ -238,10 +238,10 @@ def _split_table(figures: Mapping[str, Row]) -> str:
 def _ends_table(trained: Mapping[str, Row]) -> str:
     seeds = next(iter(trained.values()))["seeds"]
     rows = [
-        [arm, *(f"{end:.3f}" for end in each["ends"]), f"{fmean(each['ends']):.3f}", f"{each['minutes']:.1f}"]
+        [arm, *(f"{end:.3f}" for end in each["ends"]), f"{fmean(each['ends']):.3f}"]
         for arm, each in trained.items()
     ]
-    return table(["", *(f"seed {seed}" for seed in seeds), "mean", "minutes of a training"], rows)
+    return table(["", *(f"seed {seed}" for seed in seeds), "mean"], rows)
 
 
 def plots(result: Mapping[str, Any], trained: Trainings) -> dict[str, str]:
@@ -290,7 +290,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             arm: {
                 "seeds": [each["setup"]["seed"] for each in of_arm],
                 "ends": ends(of_arm),
-                "minutes": fmean(sum(row["seconds"] for row in each["rows"]) for each in of_arm) / 60,
                 "rewards": [[row["reward"] for row in each["rows"]] for each in of_arm],
                 "lengths": [[row["length"] for row in each["rows"]] for each in of_arm],
             }
