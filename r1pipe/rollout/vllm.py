@@ -20,6 +20,7 @@ import torch
 from r1pipe.errors import EnvironmentUnfit, RunFailed, UsageError
 from r1pipe.hints import meant
 from r1pipe.rollout.engine import Finished, Rollout, Sampling
+from r1pipe.rollout.probe import TOLERANCE, Probe
 from r1pipe.rollout.specs import VllmSpec
 from r1pipe.rollout.vllm_columns import Columns
 from r1pipe.rollout.vllm_fit import (
@@ -35,17 +36,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = ["TOLERANCE", "VllmEngine", "unavailable"]
-
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
-"""Mean |difference| of the probe's log-probabilities that rounding may explain, by the engine's dtype.
-
-Measured on the tiny recipe's model against a policy in float32: 2e-6 in float32, 0.03 in bfloat16, 0.004 in
-float16. A model of many layers adds up more rounding, so there is room for seven times that and more. Weights
-that did not arrive are beyond it at once, since beside a policy the engine starts from random ones.
-"""
-
-_PROMPT_PROBED, _DRAWN_PROBED = 48, 16
-"""Tokens of the probe that are read at once, and that are decoded one by one: the two ways through vLLM."""
 
 _CPU_BLOCK = 32
 """Tokens of a block of the cache, which are shared together. The smallest there is on a CPU, so that of a
@@ -261,18 +251,14 @@ class VllmEngine:
         )
 
     def _check_probe(self, policy: "PreTrainedModel") -> None:
-        tokens, engine_logprobs = self._probe(policy.config.get_text_config().vocab_size)
-        differences = (torch.tensor(engine_logprobs) - policy_logprobs(policy, tokens)).abs()
-        self.probe_difference = mean = float(differences.mean())
+        probe = Probe.of(policy, self.context)
+        tokens, logprobs = self._probe(probe)
         dtype = self._llm.llm_engine.model_config.dtype
-        allowed = max(TOLERANCE[dtype], TOLERANCE.get(policy.dtype, 0.0))
-        if not mean <= allowed:  # so that a NaN does not pass
+        self.probe_difference, refused = probe.compared(policy, tokens, logprobs, dtype)
+        if refused:
             raise RunFailed(
-                f"vLLM does not compute what the policy computes: after its weights were taken over, the "
-                f"log-probabilities of a probe of {len(tokens)} tokens differ by {mean:.3g} on average and "
-                f"{float(differences.max()):.3g} at most, where rounding in "
-                f"{str(dtype).removeprefix('torch.')} explains {allowed:g}. Rollouts from it would "
-                "be garbage. Write `engine: transformers`; or try `dtype: float32` or no `options` for vLLM."
+                f"vLLM {refused} Write `engine: transformers`; or try `dtype: float32` or no `options` for "
+                "vLLM."
             )
 
     def _check_columns(self) -> None:
@@ -285,35 +271,23 @@ class VllmEngine:
                 "from the policy itself."
             )
 
-    def _probe(self, vocabulary: int) -> tuple[list[int], list[float]]:
-        """A fixed prompt with vLLM's own likeliest continuation, and vLLM's log-probabilities from its second
-        token on."""
+    def _probe(self, probe: Probe) -> tuple[list[int], list[float]]:
+        """vLLM's own likeliest continuation of the probe, and its log-probabilities of both."""
         from vllm import SamplingParams
 
-        drawn = min(_DRAWN_PROBED, self.context // 2)
-        length = min(_PROMPT_PROBED, self.context - drawn)
-        prompt = torch.randint(vocabulary, (length,), generator=torch.Generator().manual_seed(0)).tolist()
         parameters = SamplingParams(
-            max_tokens=drawn, temperature=0, prompt_logprobs=0, logprobs=0, ignore_eos=True, detokenize=False
+            max_tokens=probe.drawn,
+            temperature=0,
+            prompt_logprobs=0,
+            logprobs=0,
+            ignore_eos=True,
+            detokenize=False,
         )
         with _random_numbers_kept():
-            output = self._llm.generate([_tokens(prompt)], [parameters], use_tqdm=False)[0]
+            output = self._llm.generate([_tokens(probe.prompt)], [parameters], use_tqdm=False)[0]
         continuation = list(output.outputs[0].token_ids)
-        read = _logprobs(prompt[1:], output.prompt_logprobs[1:])
-        return [*prompt, *continuation], read + _logprobs(continuation, output.outputs[0].logprobs)
-
-
-def policy_logprobs(policy: "PreTrainedModel", tokens: Sequence[int]) -> torch.Tensor:
-    """The policy's own log-probabilities of all tokens but the first, by one pass without dropout."""
-    ids = torch.tensor([list(tokens)], device=policy.device)  # [1, tokens]
-    training = policy.training
-    policy.eval()
-    try:
-        with torch.no_grad():
-            logits = policy(input_ids=ids, use_cache=False).logits[0, :-1]  # [tokens - 1, vocabulary]
-    finally:
-        policy.train(training)
-    return logits.float().log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0].cpu()
+        read = _logprobs(probe.prompt[1:], output.prompt_logprobs[1:])
+        return continuation, read + _logprobs(continuation, output.outputs[0].logprobs)
 
 
 def _tokens(prompt: Sequence[int]) -> dict[str, list[int]]:
