@@ -1,11 +1,16 @@
 """A policy's weights, as a checkpoint of the model alone would hold them."""
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import nn
 
+from r1pipe import jsonl
 from r1pipe.errors import UsageError
 
 
@@ -25,6 +30,30 @@ def plain_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
         if owner.endswith(".base_layer") and own_name == "weight":
             weight = _adapted(modules[owner.removesuffix(".base_layer")], weight)
         yield _plain_name(full_name), weight
+
+
+def write_weights(model: nn.Module, folder: Path) -> None:
+    """Write the weights into a new folder, which is there whole or not at all.
+
+    One that is tied to another is written by its own name as well: on a CPU vLLM multiplies with a packed
+    copy of each, and packs anew what it finds by name. Nothing is synced to the disk, as no later start reads
+    it. Raises `RunFailed` where it cannot be written.
+    """
+    weights = {name: weight.cpu().contiguous() for name, weight in plain_weights(model)}
+    tied: dict[str, str] = getattr(model, "all_tied_weights_keys", {})
+    weights |= {name: weights[source].clone() for name, source in tied.items() if source in weights}
+    partial = folder.with_name(f".{folder.name}")
+    with jsonl.writing(folder):
+        try:
+            partial.mkdir(parents=True)
+            file = partial / "model.safetensors"
+            save_file(weights, file)
+            file.chmod(partial.stat().st_mode & 0o666)  # it is written for its owner's eyes only
+            partial.rename(folder)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _plain_name(name: str) -> str:

@@ -1,15 +1,18 @@
 """A policy's weights come out under the names of a plain checkpoint, and nothing is changed in it."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from r1pipe.errors import UsageError
-from r1pipe.rollout.weights import plain_weights
+from r1pipe.errors import RunFailed, UsageError
+from r1pipe.rollout.weights import plain_weights, write_weights
 
 
 def llama(**options: Any) -> LlamaForCausalLM:
@@ -31,6 +34,38 @@ def test_tied_weights_come_once() -> None:
     assert "model.embed_tokens.weight" in names
     assert "lm_head.weight" not in names
     assert len(names) == len(set(names)) == len(list(model.parameters()))
+
+
+def test_what_is_written_is_there_whole(tmp_path: Path) -> None:
+    """The plain weights, and the tied one by its own name too; readable by others, and nothing beside it."""
+    model = llama(tie_word_embeddings=True)
+    write_weights(model, tmp_path / "weights" / "policy-1")
+    assert list((tmp_path / "weights").iterdir()) == [tmp_path / "weights" / "policy-1"]
+    (file,) = (tmp_path / "weights" / "policy-1").iterdir()
+    plain = dict(plain_weights(model))
+    expected = plain | {"lm_head.weight": plain["model.embed_tokens.weight"]}
+    written = load_file(file)
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[name], weight) for name, weight in expected.items())
+    assert file.name == "model.safetensors"
+    assert file.stat().st_mode & 0o666 == file.parent.stat().st_mode & 0o666
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    """A file stands where the folder should be; a disk that fills up leaves no half behind."""
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFailed, match="policy-1' could not be written"):
+        write_weights(llama(), tmp_path / "file" / "policy-1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("r1pipe.rollout.weights.save_file", _full)
+        with pytest.raises(RunFailed, match=r"policy-1' could not be written: No space left"):
+            write_weights(llama(), tmp_path / "weights" / "policy-1")
+    assert list((tmp_path / "weights").iterdir()) == []
+
+
+def _full(weights: dict[str, torch.Tensor], file: Path) -> None:
+    file.write_bytes(b"half")
+    raise SafetensorError("No space left on device (os error 28)")
 
 
 class _Layer(nn.Module):
