@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
 from r1pipe.rollout import Sampling
 from r1pipe.rollout.local import TransformersEngine
+from r1pipe.rollout.probe import policy_logprobs
 
 Answer = dict[str, Any]
 Trouble = Callable[["Reply"], None]
@@ -25,7 +28,7 @@ class Reply:
 
     handler: BaseHTTPRequestHandler
     number: int
-    """Of the completion that is asked for, from 1."""
+    """Of the completion that is asked for, from 1; 0 for all else."""
     answer: Answer
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -49,6 +52,13 @@ class Server(ThreadingHTTPServer):
         self.engine = engine
         self.tokenizer = tokenizer
         self.models: list[Answer] = [{"id": "tiny", "max_model_len": context}]
+        self.settings = {
+            "model_config": {"dtype": "torch.float32", "logprobs_mode": "processed_logprobs"},
+            "load_config": {"load_format": "dummy"},
+        }
+        self.version = "default"
+        self.done: list[Answer | str] = []
+        """What was asked of the routes of the dev mode, in order."""
         self.trouble: Trouble = lambda reply: None
         self.asked: list[Answer] = []
         self.keys: list[str | None] = []
@@ -71,7 +81,7 @@ class Server(ThreadingHTTPServer):
             logprobs=body.get("logprobs") is not None,
         )
         with self.lock:
-            (rollout,) = self.engine.generate([body["prompt"]], sampling, seeds=[body["seed"]])
+            (rollout,) = self.engine.generate([body["prompt"]], sampling, seeds=[body.get("seed", 0)])
         logprobs = None if rollout.logprobs is None else {"token_logprobs": rollout.logprobs}
         choice = {
             "index": 0,
@@ -81,7 +91,31 @@ class Server(ThreadingHTTPServer):
             "prompt_token_ids": body["prompt"],
             "logprobs": logprobs,
         }
+        if "prompt_logprobs" in body:
+            read = policy_logprobs(self.engine.model, body["prompt"]).tolist()
+            told = zip(body["prompt"][1:], read, strict=True)
+            choice["prompt_logprobs"] = [None, *({str(token): {"logprob": each}} for token, each in told)]
         return {"model": body["model"], "choices": [choice]}
+
+    def dev(self, path: str, body: Answer | None) -> Answer:
+        """The answer of a route of the dev mode, carried out now."""
+        self.done.append(path if body is None else body)
+        match path, body:
+            case "/server_info?config_format=json", None:
+                return {"vllm_config": self.settings}
+            case "/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": folder}}:
+                self.engine.model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+                return {"results": [None]}
+            case "/collective_rpc", {"method": "update_config"}:
+                return {"results": [None]}
+            case "/reset_prefix_cache", None:
+                return {"success": True}
+            case "/update_weight_version", {"new_version": version}:
+                self.version = version
+                return {"success": True, "new_version": version}
+            case "/weight_info", None:
+                return {"weight_version": self.version}
+        raise AssertionError(f"{path} {body}")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -91,12 +125,17 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        assert self.path == "/v1/models"
-        self._send(Reply(self, 0, {"object": "list", "data": self.server.models}))
+        if self.path == "/v1/models":
+            self._send(Reply(self, 0, {"object": "list", "data": self.server.models}))
+        else:
+            self._send(Reply(self, 0, self.server.dev(self.path, None)))
 
     def do_POST(self) -> None:
-        assert self.path == "/v1/completions"
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        text = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = json.loads(text) if text else None
+        if self.path != "/v1/completions":
+            self._send(Reply(self, 0, self.server.dev(self.path, body)))
+            return
         with self.server.lock:
             self.server.asked.append(body)
             number = len(self.server.asked)

@@ -10,6 +10,8 @@ from r1pipe.rollout.specs import AutoSpec, EngineSpec, ServerSpec, TransformersS
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from r1pipe.rollout.server import ServerEngine
+
 
 def open_engine(
     spec: EngineSpec,
@@ -33,7 +35,8 @@ def open_engine(
         batch: rows that transformers computes at a time.
 
     Raises:
-        UsageError: a server for training; a server that serves something else.
+        UsageError: a server that cannot follow a policy, or could and has none to follow; one that serves
+            something else.
         EnvironmentUnfit: vLLM is asked for, and cannot be used here or for this checkpoint.
         RunFailed: a server that does not answer.
     """
@@ -41,9 +44,7 @@ def open_engine(
         raise UsageError(f"{said[0].upper()}{said[1:]}.")
     chosen, why = suited(folder) if isinstance(spec, AutoSpec) else (spec, "as set")
     if isinstance(chosen, ServerSpec):
-        from r1pipe.rollout.server import ServerEngine
-
-        server = ServerEngine(chosen, folder, eos_id=eos_id, context=context)
+        server = _server(chosen, folder, eos_id, context, model)
         return server, f"Engine: {chosen}, {why}: {server.describes}."
     if isinstance(chosen, VllmSpec):
         from r1pipe.rollout.vllm import VllmEngine
@@ -77,6 +78,23 @@ def suited(folder: Path) -> tuple[TransformersSpec | VllmSpec, str]:
     if said := unavailable(folder):
         return TransformersSpec(), f"as vLLM cannot be used: {said.rstrip('.')}"
     return VllmSpec(), "as there is a GPU"
+
+
+def _server(
+    spec: ServerSpec, folder: Path, eos_id: int, context: int, model: "PreTrainedModel | None"
+) -> "ServerEngine":
+    if model is not None:
+        from r1pipe.rollout.policy_server import PolicyServerEngine
+
+        return PolicyServerEngine(spec, folder, eos_id=eos_id, context=context, policy=model)
+    if spec.weights_dir is not None:
+        raise UsageError(
+            "engine.weights_dir is for `rl`: no other stage hands weights to a server, which answers from "
+            "those that it was started with. Leave it out, and start the server with the checkpoint's own."
+        )
+    from r1pipe.rollout.server import ServerEngine
+
+    return ServerEngine(spec, folder, eos_id=eos_id, context=context)
 
 
 def _transformers(

@@ -55,10 +55,12 @@ class Request(Generic[T]):
 class Endpoint:
     """The server's address and key, and how often it is asked."""
 
-    def __init__(self, spec: ServerSpec) -> None:
+    def __init__(self, spec: ServerSpec, way: str = "") -> None:
+        """`way` is what helps where the server gives nothing, for the end of a message."""
         # People write the address with and without the protocol's `/v1`.
         self.address = str(spec.url).rstrip("/").removesuffix("/v1")
         self._spec = spec
+        self._way = f" {way}" if way else ""
         self._key = _key(spec.api_key_env)
 
     def client(self) -> httpx2.AsyncClient:
@@ -122,10 +124,10 @@ class Endpoint:
             way = f"Look at the key in {held}." if held else "Set engine.api_key_env to the key's variable."
             return UsageError(f"{said}. {way}")
         if not failure.passing:
-            return RunFailed(f"{said}. It refuses the request itself; see its log.")
+            return RunFailed(f"{said}. It refuses the request itself; see its log.{self._way}")
         return RunFailed(
             f"{said}. See whether it runs and what its log says; engine.timeout is {self._spec.timeout:g} s, "
-            f"engine.retries {self._spec.retries}. Run the same command to go on."
+            f"engine.retries {self._spec.retries}. Run the same command to go on.{self._way}"
         )
 
 

@@ -7,16 +7,18 @@ a repetition penalty for one, is sent along in its neutral form.
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from r1pipe.errors import RunFailed, UsageError
 from r1pipe.rollout.endpoint import Endpoint, HalfAnswer, Request
 from r1pipe.rollout.engine import Finished, Rollout, Sampling
 from r1pipe.rollout.specs import ServerSpec
 from r1pipe.train.text import open_tokenizer
+
+T = TypeVar("T")
 
 _OPENING: Final = 30.0
 """Seconds in which a server says what it serves; it does so without touching the model."""
@@ -27,12 +29,15 @@ class ServerEngine:
 
     name = "vllm-server"
     exact = False
+    tells_drawn = False
+    """Whether log-probabilities are known to be those of the distribution that is drawn from."""
 
-    def __init__(self, spec: ServerSpec, folder: Path, *, eos_id: int, context: int) -> None:
+    def __init__(self, spec: ServerSpec, folder: Path, *, eos_id: int, context: int, way: str = "") -> None:
         """Ask the server what it serves.
 
         `folder` is the checkpoint as the recipe knows it, of which only the tokenizer may be read; `context`
-        the most tokens that a prompt and its completion have together.
+        the most tokens that a prompt and its completion have together; `way` what helps where the server does
+        not answer, for messages.
 
         Raises:
             UsageError: the key is missing or wrong, the server does not serve the model that the spec names,
@@ -42,8 +47,9 @@ class ServerEngine:
         self.spec = spec
         self.folder = folder
         self.eos_id = eos_id
-        self._endpoint = Endpoint(spec)
-        served = asyncio.run(self._served())
+        self._endpoint = Endpoint(spec, way)
+        seconds = min(spec.timeout, _OPENING)
+        served = self._ask("GET", "/v1/models", None, "the list of its models", _models_in, seconds)
         self.model = _chosen(served, spec.model, self._endpoint.address)
         self.context = served[self.model]
         if self.context is not None:
@@ -60,7 +66,7 @@ class ServerEngine:
         """One rollout per prompt, in order, `spec.concurrency` of them at a time.
 
         With `sampling.logprobs` the distribution must be the model's own, as a server gives log-probabilities
-        before temperature and the like.
+        before temperature and the like, unless it `tells_drawn`.
 
         Raises:
             ValueError: an empty prompt, or log-probabilities of another distribution.
@@ -71,7 +77,7 @@ class ServerEngine:
         if any(len(prompt) == 0 for prompt in prompts):
             raise ValueError("a prompt has no tokens")
         own = (sampling.top_p, sampling.top_k, dict(sampling.forbid_after)) == (1, 0, {})
-        if sampling.logprobs and not (own and sampling.temperature in (0, 1)):
+        if sampling.logprobs and not (self.tells_drawn or (own and sampling.temperature in (0, 1))):
             raise ValueError("a server gives log-probabilities of the model's own distribution alone")
         if prompts and self.context is not None:
             self._fits(self.context, max(map(len, prompts)) + sampling.max_new_tokens)
@@ -92,12 +98,23 @@ class ServerEngine:
         """What it is, in a few words."""
         return f"{self._endpoint.address} serves {self.model!r}"
 
-    async def _served(self) -> dict[str, int | None]:
-        """The models that the server offers, each with its context where it is told."""
-        async with self._endpoint.client() as client:
-            seconds = min(self.spec.timeout, _OPENING)
-            request = Request("GET", "/v1/models", None, "the list of its models", _models_in, seconds)
-            return await self._endpoint.ask(client, request)
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        about: str,
+        read: Callable[[Any], T],
+        seconds: float | None = None,
+    ) -> T:
+        """Ask one thing; see `Request`."""
+
+        async def asked() -> T:
+            async with self._endpoint.client() as client:
+                request = Request(method, path, body, about, read, seconds or self.spec.timeout)
+                return await self._endpoint.ask(client, request)
+
+        return asyncio.run(asked())
 
     def _fits(self, has: int, needed: int) -> None:
         if needed > has:
@@ -184,11 +201,11 @@ class ServerEngine:
 
     def _rollout(self, answer: Any, prompt: Sequence[int], sampling: Sampling) -> Rollout:
         """Read an answer. Raises `HalfAnswer` for one that lacks something, `RunFailed` for a wrong one."""
-        choice = _choice(answer)
-        token_ids, finish = _token_ids(choice), choice.get("finish_reason")
+        choice = read_choice(answer)
+        token_ids, finish = read_token_ids(choice), choice.get("finish_reason")
         if finish not in ("stop", "length"):
             raise HalfAnswer(f"its finish_reason is {finish!r}")
-        logprobs = _logprobs(choice, len(token_ids)) if sampling.logprobs else None
+        logprobs = read_logprobs(choice, len(token_ids)) if sampling.logprobs else None
         if wrong := self._wrong(answer, choice, prompt, token_ids, sampling):
             raise RunFailed(f"The server at {self._endpoint.address} {wrong}")
         return Rollout(token_ids, finish, logprobs)
@@ -257,21 +274,24 @@ def _chosen(served: Mapping[str, int | None], named: str | None, address: str) -
     return named or next(iter(served))
 
 
-def _choice(answer: Any) -> dict[str, Any]:
+def read_choice(answer: Any) -> dict[str, Any]:
+    """The one completion in an answer. Raises `HalfAnswer`, as do those below."""
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         raise HalfAnswer("no completion in it")
     return choices[0]
 
 
-def _token_ids(choice: Mapping[str, Any]) -> list[int]:
+def read_token_ids(choice: Mapping[str, Any]) -> list[int]:
+    """The tokens of a completion."""
     token_ids = choice.get("token_ids")
     if not isinstance(token_ids, list) or not token_ids or not all(type(each) is int for each in token_ids):
         raise HalfAnswer("no token ids in it; a server must know vLLM's `return_token_ids`")
     return token_ids
 
 
-def _logprobs(choice: Mapping[str, Any], count: int) -> list[float]:
+def read_logprobs(choice: Mapping[str, Any], count: int) -> list[float]:
+    """The log-probability of each of its `count` tokens."""
     given = choice.get("logprobs")
     logprobs = given.get("token_logprobs") if isinstance(given, dict) else None
     if not isinstance(logprobs, list) or len(logprobs) != count:

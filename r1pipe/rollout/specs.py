@@ -76,6 +76,9 @@ class ServerSpec(EngineSpec):
     """Requests under way at once."""
     api_key_env: Annotated[str | None, NEUTRAL] = None
     """The environment variable that holds the key; the key itself stands in no file."""
+    weights_dir: Annotated[str | None, NEUTRAL] = None
+    """A folder that this machine and the server's see under the same path: through it `rl` hands over the
+    policy's weights. No other stage has a use for it."""
 
     @field_validator("url")
     @classmethod
@@ -134,11 +137,10 @@ AnyEngine = Annotated[
 
 def untrainable(spec: EngineSpec) -> str | None:
     """Why an engine is not for training, where it takes over the policy's weights; None for one that is."""
-    if not isinstance(spec, ServerSpec):
+    if not isinstance(spec, ServerSpec) or spec.weights_dir is not None:
         return None
     return (
-        f"engine {spec.name!r} is for `sample` and `evaluate`: after each step of `rl` the policy's weights "
-        "would have to reach the server: TRL's server mode does that between GPUs (NCCL), r1pipe does not; "
-        "set engine: vllm, which samples in the same process and takes them over in place, "
-        "or engine: transformers"
+        f"engine {spec.name!r} needs weights_dir for rl: before each rollout the policy's weights reach the "
+        "server through a folder; set engine.weights_dir to one that both machines see under the same path, "
+        "or engine: vllm, which samples in the same process"
     )

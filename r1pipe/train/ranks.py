@@ -36,6 +36,11 @@ def several() -> bool:
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
+def first() -> bool:
+    """Whether this process is the first rank, or the only one."""
+    return not several() or distributed.get_rank() == 0
+
+
 def barrier() -> None:
     """Wait until every rank is here."""
     if several():

@@ -93,10 +93,10 @@ def test_what_a_recipe_names_is_opened(tiny: Path, vllm: ModuleType):
     assert (engine.opened[1], said) == (VllmSpec(eager=True), "Engine: vllm, as set.")
 
 
-def test_a_server_is_asked_at_once_and_never_trained_with(tiny: Path, monkeypatch: pytest.MonkeyPatch):
-    """Nobody listens on that port; with a policy nobody is asked."""
+def test_a_server_is_asked_at_once(tiny: Path, monkeypatch: pytest.MonkeyPatch):
+    """Nobody listens on that port; with a policy and no way for its weights nobody is asked."""
     monkeypatch.setattr(endpoint, "_FIRST_WAIT", 0.001)
     with pytest.raises(RunFailed, match=r"The server at http://127\.0\.0\.1:1 was asked for the list"):
         opened(NOBODY, tiny)
-    with pytest.raises(UsageError, match=r"^Engine 'vllm-server' is for `sample` and `evaluate`"):
+    with pytest.raises(UsageError, match=r"^Engine 'vllm-server' needs weights_dir for rl"):
         opened(NOBODY, tiny, model=object())

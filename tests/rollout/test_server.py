@@ -4,11 +4,8 @@ The server is a real one on the loopback, and samples with the local engine; wha
 """
 
 import json
-import os
 import re
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +24,7 @@ from r1pipe.rollout.specs import ServerSpec
 from r1pipe.train import models
 from tests.loopback_server import Answer, Reply, Server, Trouble, serving
 from tests.tiny_model import write_tiny
+from tests.vllm_server import free_port, vllm_serving
 
 CONTEXT = 64
 PROMPTS = [[5, 6, 7], [9, 30, 12, 40, 8], [5, 6, 7], [21]]
@@ -440,15 +438,10 @@ def test_a_key_that_is_none(open_engine: Opening, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.vllm
 def test_vllms_own_server(tiny: Path, local: TransformersEngine, tmp_path: Path):
     """Greedy tokens and log-probabilities are the local engine's; seeds draw the same in any order; what is
-    forbidden is not drawn. The same code as `vllm serve`, whose command needs a package of that name."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as held:
-        port = held.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tiny)]
+    forbidden is not drawn."""
+    port = free_port()
     options = ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--dtype", "float32"]
-    with (tmp_path / "log").open("w") as log:
-        environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"}
-        process = subprocess.Popen([*command, *options], stdout=log, stderr=log, env=environment)
-    try:
+    with vllm_serving(tiny, tmp_path / "log", options):
         spec = ServerSpec.model_validate({"url": f"http://127.0.0.1:{port}", "retries": 12})
         engine = ServerEngine(spec, tiny, eos_id=local.eos_id, context=CONTEXT)
         greedy = Sampling(20, temperature=0, logprobs=True)
@@ -463,6 +456,3 @@ def test_vllms_own_server(tiny: Path, local: TransformersEngine, tmp_path: Path)
         first, second = drawn[0].token_ids[:2]
         other = generate(engine, Sampling(20, top_p=0.9, forbid_after={first: second}))
         assert other[0].token_ids[0] == first and other[0].token_ids[1] != second
-    finally:
-        process.terminate()
-        process.wait(60)

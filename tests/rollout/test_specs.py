@@ -128,13 +128,15 @@ def test_what_cannot_change_a_result_is_not_counted():
     }
 
 
-def test_a_server_is_not_for_training():
+def test_a_server_needs_a_folder_to_be_trained_with():
     """The reason names the ways out; the other engines have none."""
     said = untrainable(engine(SERVER))
     assert said is not None
-    assert said.startswith("engine 'vllm-server' is for `sample` and `evaluate`")
-    assert "set engine: vllm," in said and said.endswith("or engine: transformers")
-    assert [untrainable(spec) for spec in (AutoSpec(), TransformersSpec(), VllmSpec())] == [None] * 3
+    assert said.startswith("engine 'vllm-server' needs weights_dir for rl")
+    assert "set engine.weights_dir to one that both" in said and "or engine: vllm," in said
+    with_folder = ServerSpec.model_validate({"url": "http://localhost:8000", "weights_dir": "/shared/w"})
+    others = (AutoSpec(), TransformersSpec(), VllmSpec(), with_folder)
+    assert [untrainable(spec) for spec in others] == [None] * 4
 
 
 def test_vllms_memory_by_what_is_beside_it() -> None:

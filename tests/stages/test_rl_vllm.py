@@ -1,15 +1,20 @@
-"""The rl stage with vLLM on the CPU. Needs `make vllm`; takes about half a minute."""
+"""The rl stage with vLLM on the CPU, in process and as a server. Needs `make vllm`; takes about a minute."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from r1pipe.rollout.vllm import TOLERANCE, VllmEngine
+from r1pipe.rollout.policy_server import PolicyServerEngine, start_command
+from r1pipe.rollout.probe import TOLERANCE
+from r1pipe.rollout.specs import ServerSpec
+from r1pipe.rollout.vllm import VllmEngine
 from stages import rl
 from tests.stages.test_rl import SMALL
 from tests.tiny_model import inputs, workplace, write_tiny
+from tests.vllm_server import free_port, vllm_serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 
@@ -18,15 +23,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 def synced() -> Iterator[list[float]]:
     """The probe's difference after each hand-over of weights."""
     differences: list[float] = []
-    sync = VllmEngine.sync
 
-    def noted(self: VllmEngine) -> None:
-        sync(self)
-        assert self.probe_difference is not None
-        differences.append(self.probe_difference)
+    def noting(kind: type[VllmEngine] | type[PolicyServerEngine]) -> None:
+        sync = kind.sync
+
+        def noted(self: VllmEngine | PolicyServerEngine) -> None:
+            sync(self)  # type: ignore[arg-type]
+            assert self.probe_difference is not None
+            differences.append(self.probe_difference)
+
+        patch.setattr(kind, "sync", noted)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VllmEngine, "sync", noted)
+        noting(VllmEngine)
+        noting(PolicyServerEngine)
         yield differences
 
 
@@ -42,3 +52,22 @@ def test_two_steps(tmp_path: Path, synced: list[float]) -> None:
     assert [row["mismatch_ratio"] for row in ear.rows] == pytest.approx([1, 1], abs=1e-3)
     assert len(synced) == 3
     assert max(synced) < TOLERANCE[torch.float32] / 10
+
+
+def test_three_steps_with_a_server(tmp_path: Path, synced: list[float]) -> None:
+    """As in process, also away from temperature 1: the server is started as its engine's messages say, from
+    random weights, and follows a policy whose head is its embedding."""
+    base, weights = write_tiny(tmp_path / "base"), tmp_path / "weights"
+    engine = {"name": "vllm-server", "url": f"http://127.0.0.1:{free_port()}", "retries": 12}
+    engine["weights_dir"] = str(weights)
+    setting, *command = shlex.split(start_command(ServerSpec.model_validate(engine), base, 64))
+    assert (setting, command[:3]) == ("VLLM_SERVER_DEV_MODE=1", ["vllm", "serve", str(base)])
+    work, ear = workplace(tmp_path / "zero")
+    config = {**SMALL, "engine": engine, "steps": 3, "temperature": 0.7}
+    with vllm_serving(base, tmp_path / "log", command[3:], VLLM_SERVER_DEV_MODE="1"):
+        rl.run(rl.Config.model_validate(config), inputs(model=base), work)
+    assert [row["mismatch"] for row in ear.rows] == pytest.approx([0, 0, 0], abs=1e-4)
+    assert [row["mismatch_ratio"] for row in ear.rows] == pytest.approx([1, 1, 1], abs=1e-3)
+    assert len(synced) == 4
+    assert max(synced) < TOLERANCE[torch.float32] / 100
+    assert list(weights.iterdir()) == []

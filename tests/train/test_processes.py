@@ -24,9 +24,12 @@ from r1pipe import pipeline, shipped
 from r1pipe.errors import Interrupted, RunFailed, UsageError
 from r1pipe.parallel import Parallel, everywhere, lacks
 from r1pipe.recipe import parse_recipe
+from r1pipe.rollout.local import TransformersEngine
 from r1pipe.stage import Outcome, counted
+from r1pipe.train import models
 from stages import VERBS, rl, sft
 from tests import fake_ranks
+from tests.loopback_server import serving
 from tests.tiny_model import Ear, inputs, workplace
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -415,3 +418,31 @@ def test_rl_on_two_processes_is_rl_on_one(parallel: str, kl: float, top_p: float
     assert apart(one.path, two.path) < 1e-5
     assert one.tokens == two.tokens
     assert (one.path / "prompts.jsonl").read_bytes() == (two.path / "prompts.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_server_follows_two_processes(tiny: Path, tmp_path: Path):
+    """The first rank hands over weights of which each holds a part, once a step and once before; all probe
+    them, and sample from them."""
+    model, tokenizer = models.open_model(tiny)
+    model.apply(model._init_weights)  # the server's own weights, before there are any of the policy
+    engine = TransformersEngine(model, eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id)
+    config = {
+        "model": "base",
+        "task": "countdown",
+        "template": "chat",
+        "group_size": 2,
+        "prompts_per_step": 4,
+        "steps": 2,
+        "max_new_tokens": 16,
+        "learning_rate": 1e-2,
+        "processes": 2,
+        "parallel": "fsdp2",
+    }
+    with serving(engine, tokenizer, 64) as server:
+        given = {"name": "vllm-server", "url": server.url, "weights_dir": str(tmp_path / "weights")}
+        _, rows = train(rl, rl.Config(**config, engine=given), tmp_path / "two", model=tiny)
+    assert [row["mismatch"] for row in rows] == pytest.approx([0, 0], abs=1e-5)
+    assert sum("new_version" in each for each in server.done) == 3
+    assert sum("prompt_logprobs" in each for each in server.asked) == 6
+    assert list((tmp_path / "weights").iterdir()) == []
