@@ -79,7 +79,8 @@ class Child:
         """See to it that it is gone."""
         if self.end:
             self.process.join(_END_SECONDS)
-        if self.process.is_alive():  # it was not to end yet, or a library's thread keeps it from ending
+        # It was not to end yet, a library's thread keeps it from ending, or it died and left others behind.
+        if self.process.is_alive() or not self.end:
             self.kill()
             self.process.join()
         self.pipe.close()

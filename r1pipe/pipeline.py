@@ -6,7 +6,6 @@ whenever: what was published is whole, and the same command goes on from there.
 """
 
 import os
-import signal
 import time
 from collections.abc import Collection, Sequence
 from multiprocessing import connection
@@ -21,6 +20,7 @@ from r1pipe.errors import Conflict, Interrupted, R1pipeError, RunFailed, UsageEr
 from r1pipe.manifest import load_manifest
 from r1pipe.plan import Planner, Step
 from r1pipe.recipe import Recipe, StageSpec
+from r1pipe.reporting import death
 from r1pipe.run import RunFolder
 from r1pipe.stage import Sink, StageConfig, Verbs, references
 from r1pipe.worker import Job, run_checks, run_stage
@@ -281,7 +281,7 @@ class _Scheduler:
 
     def _broke(self, name: str, child: Child) -> None:
         log = self._folder.log(name)
-        error = child.end.get("error") or _death(child.process.exitcode)
+        error = child.end.get("error") or f"its process {death(child.process.exitcode)}"
         self._tell("stage_failed", name, error=error, log=str(log))
         kinds = {kind.exit_code: kind for kind in (UsageError, errors.EnvironmentUnfit, Conflict)}
         kind = kinds.get(child.end.get("exit_code", 1), RunFailed)
@@ -312,11 +312,3 @@ class _Scheduler:
 def _chain(recipe: Recipe, name: str) -> int:
     """Return how many stages the longest chain that hangs on this one has."""
     return max((1 + _chain(recipe, child) for child in recipe.children(name)), default=0)
-
-
-def _death(exit_code: int | None) -> str:
-    if exit_code == -signal.SIGKILL:
-        return "its process was killed, as the system does when memory is out; a smaller batch needs less"
-    if exit_code is not None and exit_code < 0:
-        return f"its process was ended by {signal.Signals(-exit_code).name}"
-    return f"its process ended with exit code {exit_code} and said nothing"

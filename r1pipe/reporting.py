@@ -6,7 +6,7 @@ import threading
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
-from r1pipe import jsonl
+from r1pipe import jsonl, watchdog
 from r1pipe.errors import Interrupted, R1pipeError
 
 STOP: Final = b"stop"
@@ -49,3 +49,19 @@ def last_word(error: BaseException) -> dict[str, Any]:
         return {"what": "failed", "error": str(error), "exit_code": error.exit_code}
     text = str(error).strip().splitlines()
     return {"what": "failed", "error": f"{type(error).__name__}: {text[0] if text else ''}", "exit_code": 1}
+
+
+def death(exit_code: int | None) -> str:
+    """What became of a process that ended without a last word; follows what it is called."""
+    if exit_code == -signal.SIGKILL:
+        return "was killed, as the system does when memory is out; a smaller batch needs less"
+    if exit_code == -watchdog.SIGNAL:
+        return (
+            "ended itself, as vLLM did not come back from a step, or from taking over weights, within the "
+            "engine's `timeout`: the end of its log says where each thread stood, `nvidia-smi` whether a GPU "
+            "hangs. Run it again, write `engine: transformers`, or give it longer if it was only slow "
+            "(engine: {name: vllm, timeout: 1800})"
+        )
+    if exit_code is not None and exit_code < 0:
+        return f"was ended by {signal.Signals(-exit_code).name}"
+    return f"ended with exit code {exit_code} and said nothing"

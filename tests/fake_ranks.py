@@ -9,6 +9,7 @@ from r1pipe import jsonl
 from r1pipe.errors import Interrupted, UsageError
 from r1pipe.parallel import ParallelConfig
 from r1pipe.stage import NEUTRAL, Inputs, Outcome, Verbs, Work
+from r1pipe.watchdog import watched
 
 VERSION = 1
 
@@ -56,6 +57,9 @@ def _fail(how: str) -> None:
             raise UsageError("Row 3 has no answer.")
         case "exit":
             os._exit(3)
+        case "hang":
+            with watched(0.1):
+                time.sleep(60)
 
 
 VERBS = Verbs({"ranks": "tests.fake_ranks"})

@@ -4,6 +4,7 @@ It counts to `steps`, one journalled step at a time, so that a resume can be tol
 a script (`python -m tests.fake_stage RECIPE RUN JOBS`) it runs a recipe in a process that tests can kill.
 """
 
+import ctypes
 import errno
 import os
 import signal
@@ -17,6 +18,7 @@ from pydantic import Field
 from r1pipe import errors, jsonl, pipeline
 from r1pipe.recipe import load_recipe
 from r1pipe.stage import NEUTRAL, DatasetRef, Inputs, Outcome, StageConfig, Verbs, Work
+from r1pipe.watchdog import watched
 
 VERSION = 1
 
@@ -80,6 +82,9 @@ def _fail(how: str) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
         case "exit":
             os._exit(3)
+        case "hang":
+            with watched(0.1):
+                ctypes.PyDLL(None).sleep(60)  # holds the GIL
 
 
 VERBS = Verbs({"count": "tests.fake_stage"})

@@ -15,7 +15,7 @@ GROUPS: dict[str, set[str]] = {
     "foundation": {
         "artifact", "batches", "card", "checkpoint", "errors", "external", "fingerprint", "hints", "hub",
         "integrity", "jsonl", "machine", "manifest", "marked", "parallel", "prompting", "recipe", "reporting",
-        "shipped", "stage", "text",
+        "shipped", "stage", "text", "watchdog",
     },
     "rooms": {"curate", "measure", "rewards", "rollout", "tasks", "train", "verify", "world"},
     "stages": {"stages"},

@@ -321,12 +321,20 @@ def test_a_failed_stage_lets_the_others_finish(tmp_path: Path, events: Events):
         ),
         ("exit", RunFailed, "Stage 'a' failed: its process ended with exit code 3 and said nothing. Its log"),
         ("full", RunFailed, "is full; free some space. Its log is"),
+        (
+            "hang",
+            RunFailed,
+            "Stage 'a' failed: its process ended itself, as vLLM did not come back from a step",
+        ),
     ],
 )
 def test_every_end_has_its_message(tmp_path: Path, how: str, kind: type[Exception], said: str):
     with pytest.raises(kind) as caught:
         execute(tree(text=f"name: t\nstages: {{a: {{uses: count, fails: {how}}}}}"), tmp_path)
     assert said in str(caught.value)
+    assert caught.value.exit_code == kind.exit_code
+    if how == "hang":
+        assert "in _fail" in (tmp_path / "logs" / "a.log").read_text()
 
 
 def test_options_are_checked_before_anything_runs(tmp_path: Path, events: Events):

@@ -50,6 +50,8 @@ class VllmSpec(EngineSpec):
     """Leave out CUDA graphs: starts sooner, generates slower. On a CPU there are none."""
     sleep: Annotated[bool, NEUTRAL] = True
     """Free the GPU's memory while the policy trains; nothing on a CPU."""
+    timeout: Annotated[float, Field(gt=0), NEUTRAL] = 600.0
+    """Seconds without a step's end, or for taking over weights, after which the stage is ended as hanging."""
     options: dict[str, Any] = Field(default={})
     """Further arguments of vLLM's `EngineArgs`, by their names there."""
 

@@ -31,6 +31,7 @@ from r1pipe.rollout.vllm_fit import (
     unavailable,
 )
 from r1pipe.rollout.weights import plain_weights
+from r1pipe.watchdog import watched
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -107,7 +108,7 @@ class VllmEngine:
     ) -> list[Rollout]:
         """One rollout per prompt, in order; a completion also ends where the context does.
 
-        Nothing watches over a step of vLLM's that never returns, which this process cannot break off.
+        A step that does not return within the spec's `timeout` ends the process.
         Raises `ValueError` on an empty prompt, `UsageError` on a prompt that fills the context and on
         sampling that vLLM cannot do.
         """
@@ -116,12 +117,14 @@ class VllmEngine:
             self.sync()
         engine = self._llm.llm_engine
         rollouts: dict[int, Rollout] = {}
-        with _random_numbers_kept():
+        with _random_numbers_kept(), watched(self._spec.timeout) as came_back:
             try:
                 for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
                     engine.add_request(str(i), _tokens(prompt), self._parameters(sampling, seed))
                 while engine.has_unfinished_requests():
-                    for output in engine.step():
+                    outputs = engine.step()
+                    came_back()
+                    for output in outputs:
                         if output.finished:
                             place = int(output.request_id)
                             rollouts[place] = self._rollout(output.outputs[0])
@@ -136,13 +139,16 @@ class VllmEngine:
 
         Without a policy the weights are the checkpoint's, and there is nothing to do. Raises `RunFailed`
         where the two sides do not agree about the probe within `TOLERANCE`, and where vLLM goes on with older
-        weights or prompts.
+        weights or prompts. What is not through within the spec's `timeout` ends the process.
         """
-        if self._policy is None:
-            return
+        if self._policy is not None:
+            with watched(self._spec.timeout):
+                self._take_over(self._policy)
+
+    def _take_over(self, policy: "PreTrainedModel") -> None:
         if self._asleep:
             self._wake("weights")
-        weights = self._columns.noted(plain_weights(self._policy))
+        weights = self._columns.noted(plain_weights(policy))
         try:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
             self._llm.apply_model(_repack_embeddings)
@@ -159,7 +165,7 @@ class VllmEngine:
                 "vLLM would not forget the prompts that it read with older weights, so what follows them "
                 "would be drawn from a mixture. Run the stage again, or write `engine: transformers`."
             )
-        self._check_probe(self._policy)
+        self._check_probe(policy)
         for _ in weights:  # what vLLM did not read is missing in it, and is compared all the same
             pass
         self._check_columns()

@@ -29,7 +29,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from r1pipe import jsonl, machine, shipped
 from r1pipe.errors import Conflict, EnvironmentUnfit, Interrupted, R1pipeError, RunFailed, UsageError
 from r1pipe.parallel import ParallelConfig, lacks
-from r1pipe.reporting import STOP
+from r1pipe.reporting import STOP, death
 from r1pipe.stage import Inputs, Outcome, Work, references
 
 MEETING_SECONDS: Final = 300.0
@@ -217,11 +217,11 @@ class Watched:
             if len(self.ends) == self._count or self._is_over():
                 return None
             place = min(exits, default=0)
-            return RunFailed(f"rank {place} {_death(exits.get(place))}. {self._log(place)}")
+            return RunFailed(f"rank {place} {death(exits.get(place))}. {self._log(place)}")
         if not rank.end:
             place = rank.number - min(each.number for each in self._ranks)
             return RunFailed(
-                f"rank {rank.number} (process {rank.pid}) {_death(exits.get(place))}; the others were ended, "
+                f"rank {rank.number} (process {rank.pid}) {death(exits.get(place))}. The others were ended, "
                 f"as they would have waited for it. {self._log(rank.number)}"
             )
         kinds = {kind.exit_code: kind for kind in (UsageError, EnvironmentUnfit, Conflict)}
@@ -315,11 +315,3 @@ class Watched:
             if rank.pid and rank.end.get("what") not in ("done", "stopped"):
                 with suppress(OSError):
                     os.killpg(rank.pid, signal.SIGKILL)
-
-
-def _death(exit_code: int | None) -> str:
-    if exit_code == -signal.SIGKILL:
-        return "was killed, as the system does when memory is out; a smaller micro-batch needs less"
-    if exit_code is not None and exit_code < 0:
-        return f"was ended by {signal.Signals(-exit_code).name}"
-    return f"ended with exit code {exit_code} and said nothing"

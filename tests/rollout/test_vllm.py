@@ -4,6 +4,7 @@ import copy
 import math
 import os
 import random
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -178,6 +179,33 @@ def test_an_eos_ends_a_completion(engine: VllmEngine) -> None:
         assert rollout.logprobs is None
     assert list(told) != sorted(told), "told as they end, and not in the order of their prompts"
     assert [told[i] for i in range(150)] == rollouts
+
+
+def test_every_step_has_its_time(engine: VllmEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the one before took; a sync has it too, and between the calls nothing is watched."""
+    step, plain, left = engine._llm.llm_engine.step, module.plain_weights, list[float]()
+
+    def watched() -> None:
+        left.append(signal.getitimer(signal.ITIMER_REAL)[0])
+        signal.setitimer(signal.ITIMER_REAL, 300)  # half of the time is gone
+
+    def watched_step() -> Any:
+        watched()
+        return step()
+
+    def watched_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+        watched()
+        return plain(model)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine._llm.llm_engine, "step", watched_step)
+        run(engine, prompts_of(3), Sampling(5))
+    assert len(left) >= 5
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    monkeypatch.setattr(module, "plain_weights", watched_weights)
+    engine.sync()
+    assert min(left) > SPEC.timeout - 100
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
 def test_a_completion_ends_where_the_context_does(engine: VllmEngine) -> None:

@@ -157,6 +157,7 @@ def test_only_the_first_rank_tells_and_writes(tmp_path: Path):
     ("fails", "kind", "message"),
     [
         ("kill", RunFailed, r"rank 1 \(process \d+\) was killed, .*its log is .*two.rank1.log"),
+        ("hang", RunFailed, r"rank 1 \(process \d+\) ended itself, .* `timeout`.*its log is .*rank1.log"),
         ("usage", UsageError, r"Row 3 has no answer. Its log is .*two.rank1.log"),
     ],
 )
