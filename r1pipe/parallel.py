@@ -30,6 +30,10 @@ class ParallelConfig(StageConfig):
     """What a process holds: `ddp` all, `fsdp2` its part of weights, gradients and optimiser; `zero2` and
     `zero3` the same by DeepSpeed, which is installed apart (`pip install deepspeed`)."""
 
+    wait_minutes: Annotated[float, Field(gt=0), NEUTRAL] = 180
+    """Minutes that a process waits for the others before it gives up. One may take much longer over its share
+    of a rollout, or of the judging; that one has died is noticed at once."""
+
     @property
     def spread(self) -> bool:
         """Whether ranks of their own are launched. One sharded process is, as its checkpoints differ."""

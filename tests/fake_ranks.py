@@ -57,6 +57,10 @@ def _fail(how: str) -> None:
             raise UsageError("Row 3 has no answer.")
         case "exit":
             os._exit(3)
+        case "late":
+            time.sleep(120)
+        case "abort":
+            os.abort()
         case "hang":
             with watched(0.1):
                 time.sleep(60)

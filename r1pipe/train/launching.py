@@ -176,6 +176,7 @@ class Watched:
     def __init__(self, address: str, config: ParallelConfig, work: Work) -> None:
         self._count = config.processes // config.nodes
         self._joined = config.nodes > 1
+        self._wait_minutes = config.wait_minutes
         self._work = work
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(address)
@@ -219,10 +220,16 @@ class Watched:
             place = min(exits, default=0)
             return RunFailed(f"rank {place} {death(exits.get(place))}. {self._log(place)}")
         if not rank.end:
-            place = rank.number - min(each.number for each in self._ranks)
+            exit_code = exits.get(rank.number - min(each.number for each in self._ranks))
+            died = death(exit_code)
+            if exit_code == -signal.SIGABRT:
+                died += (
+                    f", as nccl ends one that waited longer than wait_minutes = {self._wait_minutes:g} for "
+                    "another; its log says whether it did"
+                )
             return RunFailed(
-                f"rank {rank.number} (process {rank.pid}) {death(exits.get(place))}. The others were ended, "
-                f"as they would have waited for it. {self._log(rank.number)}"
+                f"rank {rank.number} (process {rank.pid}) {died}. The others were ended, as they would have "
+                f"waited for it. {self._log(rank.number)}"
             )
         kinds = {kind.exit_code: kind for kind in (UsageError, EnvironmentUnfit, Conflict)}
         kind = kinds.get(rank.end["exit_code"], RunFailed)

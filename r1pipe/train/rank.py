@@ -19,6 +19,7 @@ from r1pipe import jsonl, machine
 from r1pipe.artifact import Artifact
 from r1pipe.errors import Interrupted, R1pipeError
 from r1pipe.manifest import load_manifest
+from r1pipe.parallel import ParallelConfig
 from r1pipe.reporting import Reporter, last_word
 from r1pipe.stage import Inputs, StageModule, Work
 
@@ -61,10 +62,10 @@ def _run(job: dict[str, Any], rank: int, line: Reporter) -> dict[str, Any]:
     machine.use_threads(job["threads"])
     from r1pipe.train import ranks
 
-    ranks.meet(job["on_gpu"])
-    line.send("ready")
     module = cast(StageModule, import_module(job["module"]))
-    config = module.Config.model_validate(job["config"])
+    config = cast(ParallelConfig, module.Config.model_validate(job["config"]))
+    ranks.meet(job["on_gpu"], config.wait_minutes)
+    line.send("ready")
     given = {
         role: [
             (label, Artifact(Path(path), kind, load_manifest(Path(path)))) for label, path, kind in several
@@ -73,8 +74,9 @@ def _run(job: dict[str, Any], rank: int, line: Reporter) -> dict[str, Any]:
     }
     paths = Path(job["dir"]), Path(job["metrics"]), Path(job["logs"])
     work = Work(paths[0], job["name"], job["seed"], line, paths[1], line.stop, paths[2], rank)
-    outcome = module.run(config, Inputs(given), work)
-    ranks.barrier()  # nobody leaves while another still needs it
+    with ranks.patience(config.wait_minutes):
+        outcome = module.run(config, Inputs(given), work)
+        ranks.barrier()  # nobody leaves while another still needs it
     return {
         "kind": outcome.kind,
         "path": str(outcome.path),

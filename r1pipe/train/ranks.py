@@ -15,20 +15,34 @@ from accelerate.utils import DistributedType, broadcast, gather
 from torch import distributed
 from torch.distributed.fsdp import FSDPModule
 
+from r1pipe.errors import RunFailed
+
 if TYPE_CHECKING:
     from transformers import Trainer
 
-WAIT = timedelta(minutes=30)
-"""How long a rank waits for the others in a collective before it gives up."""
 
-
-def meet(on_gpu: bool) -> None:
-    """Form the group of all ranks, by gloo on a CPU and nccl on GPUs. Fails after `WAIT`."""
-    PartialState(cpu=not on_gpu, timeout=WAIT)
+def meet(on_gpu: bool, wait_minutes: float) -> None:
+    """Form the group of all ranks, by gloo on a CPU and nccl on GPUs; none waits longer for another."""
+    PartialState(cpu=not on_gpu, timeout=timedelta(minutes=wait_minutes))
     if not on_gpu and os.environ.get("ACCELERATE_USE_FSDP") == "true":
         # accelerate shards on accelerators alone, and would take DDP on a CPU without a word. Nothing of
         # FSDP2 itself needs a GPU, and tests are to run the path that GPUs take.
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
+@contextmanager
+def patience(wait_minutes: float) -> Iterator[None]:
+    """Say what it means that a collective inside gave up. (nccl says nothing: it ends the process.)"""
+    try:
+        yield
+    except RuntimeError as error:
+        if "Timed out waiting" not in str(error):  # gloo's words
+            raise
+        raise RunFailed(
+            f"A process waited {wait_minutes:g} minutes for another one, and gave up. The other ranks' logs "
+            "may say what held that one up. If it was only slow, over a long rollout or its judging, set "
+            "`wait_minutes` higher."
+        ) from error
 
 
 def several() -> bool:

@@ -26,7 +26,7 @@ from r1pipe.parallel import Parallel, everywhere, lacks
 from r1pipe.recipe import parse_recipe
 from r1pipe.rollout.local import TransformersEngine
 from r1pipe.stage import Outcome, counted
-from r1pipe.train import models
+from r1pipe.train import models, ranks
 from stages import VERBS, rl, sft
 from tests import fake_ranks
 from tests.loopback_server import serving
@@ -158,6 +158,11 @@ def test_only_the_first_rank_tells_and_writes(tmp_path: Path):
     [
         ("kill", RunFailed, r"rank 1 \(process \d+\) was killed, .*its log is .*two.rank1.log"),
         ("hang", RunFailed, r"rank 1 \(process \d+\) ended itself, .* `timeout`.*its log is .*rank1.log"),
+        (
+            "abort",
+            RunFailed,
+            r"rank 1 \(.*\) was ended by SIGABRT, as nccl .* wait_minutes = 180 for another",
+        ),
         ("usage", UsageError, r"Row 3 has no answer. Its log is .*two.rank1.log"),
     ],
 )
@@ -166,6 +171,20 @@ def test_one_rank_ends_all(fails: str, kind: type[Exception], message: str, tmp_
     with pytest.raises(kind, match=f"(?i){message}"):
         alone(tmp_path / "two", processes=2, fails=fails)
     assert ranks_of(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_rank_waits_no_longer_than_it_was_told(tmp_path: Path):
+    """The second takes two minutes and the first has 12 seconds for it: all end, and the field is named."""
+    with pytest.raises(RunFailed, match=r"waited 0\.2 minutes for another one.* set `wait_minutes` higher"):
+        alone(tmp_path / "two", processes=2, fails="late", wait_minutes=0.2)
+    assert ranks_of(tmp_path) == []
+
+
+def test_only_what_waited_in_vain_is_told_so():
+    """Other errors of torch's stay what they are."""
+    with pytest.raises(RuntimeError, match="out of memory"), ranks.patience(180):
+        raise RuntimeError("out of memory")
 
 
 @pytest.mark.slow
