@@ -1,6 +1,6 @@
 """Models compared on the same problems, in the same order, under the same random numbers."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,6 +14,7 @@ from r1pipe.errors import UsageError
 from r1pipe.measure.scores import Scores, score
 from r1pipe.prompting import CLOSE_THINK, Template
 from r1pipe.rollout import Sampling
+from r1pipe.rollout.answers import Answers
 from r1pipe.rollout.asking import Asked, Question, ask
 from r1pipe.rollout.choose import missing_for
 from r1pipe.rollout.specs import AnyEngine, AutoSpec, ServerSpec
@@ -145,16 +146,16 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     work.rewind(0)  # the scores come from the journal: an evaluation that goes on logs all of them again
     scores: dict[str, dict[str, Scores]] = {label: {} for label in folders}
     with jsonl.Journal(work.dir / "rows.jsonl") as journal:
-        answers = Answers(journal)
+        answers = Answers(journal, _key)
         for label, group in groupby(exam.papers, key=lambda paper: paper.model):
             papers = list(group)
             with closing(_writer(config, candidates[label], papers, work)) as writer:
                 for paper in papers:
                     speed = _sit(exam, paper, writer, answers, work)
-                    of_paper = cast("list[SampleRow]", answers.of(paper))
+                    of_paper = cast("list[SampleRow]", _rows(paper, answers))
                     scores[label][paper.set] = score(of_paper, paper.pass_at)
                     work.log({**_log_row(exam, paper, scores[label][paper.set]), **speed})
-    rows = [row for paper in exam.papers for row in answers.of(paper)]
+    rows = [row for paper in exam.papers for row in _rows(paper, answers)]
     undecided = _undecided(rows, work)
     folder = work.dir / "published"
     jsonl.write_shards(folder, rows)
@@ -304,29 +305,12 @@ def forbidden(forbid: Forbid, candidate: Candidate, name: str) -> dict[int, int]
 # --- What comes back
 
 
-class Answers:
-    """The rows made so far, kept in the journal as they arrive."""
-
-    def __init__(self, journal: jsonl.Journal) -> None:
-        self._journal = journal
-        self._rows = {_key(row): row for row in journal.rows()}
-
-    def has(self, paper: Paper, batch: Sequence[tuple[Question, int]]) -> bool:
-        """Whether all of these were answered already."""
-        return all(paper.key(*each) in self._rows for each in batch)
-
-    def add(self, rows: Iterable[jsonl.Row]) -> None:
-        """Keep the rows; of a batch that a kill cut in two, those that were missing."""
-        fresh = {_key(row): row for row in rows if _key(row) not in self._rows}
-        self._journal.append(fresh.values())
-        self._rows |= fresh
-
-    def of(self, paper: Paper) -> list[jsonl.Row]:
-        """The rows of a paper that is done, in order."""
-        return [self._rows[paper.key(*each)] for each in paper.order]
+def _rows(paper: Paper, answers: Answers) -> list[jsonl.Row]:
+    """The rows of a paper that is done, in order."""
+    return [answers[paper.key(*each)] for each in paper.order]
 
 
-def _key(row: jsonl.Row) -> tuple[str, str, str, int]:
+def _key(row: Mapping[str, Any]) -> tuple[str, str, str, int]:
     return row["model"], row["set"], row["problem_id"], row["sample"]
 
 
@@ -342,14 +326,19 @@ def _sit(exam: Exam, paper: Paper, writer: ModelWriter, answers: Answers, work: 
     """Ask one model one paper, as far as it was not answered before; how fast it answered, if it did."""
     order, size = paper.order, exam.config.batch
     tokens, seconds = 0, 0.0
+
+    def keep(rows: "Sequence[SampleRow]") -> None:
+        answers.add({"model": paper.model, "set": paper.set, **row} for row in rows)
+
     for start in range(0, len(order), size):
         batch = order[start : start + size]
-        if not answers.has(paper, batch):
+        known = {place for place, each in enumerate(batch) if paper.key(*each) in answers}
+        if len(known) < len(batch):
             work.pause_point()
             # The same for every model.
             asked = [("evaluate", paper.set, question.item.id, sample) for question, sample in batch]
-            written = writer.write(batch, paper.sampling, [derive_seed(exam.seed, *each) for each in asked])
-            answers.add({"model": paper.model, "set": paper.set, **row} for row in written.rows)
+            seeds = [derive_seed(exam.seed, *each) for each in asked]
+            written = writer.write(batch, paper.sampling, seeds, keep, known)
             tokens, seconds = tokens + written.tokens, seconds + (written.seconds or 0)
         work.progress(start + len(batch), len(order), f"completions of {paper.model} on {paper.set}")
     return {"generation_tokens_per_second": tokens / seconds} if seconds else {}

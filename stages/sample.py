@@ -1,13 +1,13 @@
 """Sampling: completions of a checkpoint, each judged, of which the good ones become training data.
 
-The work is a fixed sequence of batches. Each asks fixed prompts, with a seed for each completion, and what
-came of it is in the journal before the next one begins. So a stage that was stopped goes on with the first
-batch that the journal does not hold whole, and ends with the same rows as one that was not.
+The work is a fixed sequence of batches. Each asks fixed prompts, with a seed for each completion, and each
+completion is in the journal as soon as it is judged. So a kill loses what was not whole or not judged yet;
+the stage goes on with the first batch that the journal does not hold whole, and ends with the same rows.
 """
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +22,7 @@ from r1pipe.errors import RunFailed, UsageError
 from r1pipe.measure.samples import SampleRow, target_of
 from r1pipe.prompting import OPEN_THINK, Template, opens_thinking
 from r1pipe.rollout import Sampling
+from r1pipe.rollout.answers import Answers
 from r1pipe.rollout.asking import Asked, Question, ask
 from r1pipe.rollout.choose import missing_for
 from r1pipe.rollout.specs import AnyEngine, AutoSpec
@@ -136,7 +137,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
             accepted = harvest.add(made)
             undecided.update(reasons_of(made))
             tokens += batch.tokens
-            if batch.seconds is not None:
+            if batch.written is not None:
                 work.log(_log_row(batch, accepted, harvest))
             work.progress(batch.done, batch.total, "completions")
             if harvest.full():
@@ -213,10 +214,10 @@ class Batch:
     done: int
     """Completions up to the end of it."""
     total: int
-    seconds: float | None
-    """None for one that was found in the journal."""
-    generation: float | None
-    """Seconds of generation alone; None where nothing was generated."""
+    seconds: float
+    """What it took, judging included."""
+    written: Written | None
+    """None for one that the journal held whole."""
 
     @property
     def tokens(self) -> int:
@@ -225,7 +226,7 @@ class Batch:
 
 
 class Batches:
-    """All batches in order: taken from the journal where it holds them whole, else written and journalled."""
+    """All batches in order: taken from the journal as far as it holds them, else written and journalled."""
 
     def __init__(self, config: Config, questions: Sequence[Question], writer: Writer, work: Work) -> None:
         self._size = config.batch
@@ -236,29 +237,26 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         with jsonl.Journal(self._work.dir / JOURNAL) as journal:
-            known = {_key(row): row for row in cast(list[SampleRow], journal.rows())}
+            answers = Answers(journal, _key)
             going_on = False
             starts = range(0, len(self._pairs), self._size)
             for step, start in enumerate(starts, 1):
                 pairs = self._pairs[start : start + self._size]
-                begun, seconds, generation = time.monotonic(), None, None
-                if not all((question.item.id, sample) in known for question, sample in pairs):
+                begun, written = time.monotonic(), None
+                keys = [(question.item.id, sample) for question, sample in pairs]
+                known = {place for place, key in enumerate(keys) if key in answers}
+                if len(known) < len(pairs):
                     self._work.pause_point()
                     if not going_on:
                         self._work.rewind(step - 1)
                         going_on = True
-                    # A kill may have left the first rows of a batch: they are the same as those made again.
-                    written = self._write(pairs)
-                    fresh = [row for row in written.rows if _key(row) not in known]
-                    journal.append([dict(row) for row in fresh])
-                    known |= {_key(row): row for row in fresh}
-                    seconds, generation = time.monotonic() - begun, written.seconds
-                rows = [(question, known[question.item.id, sample]) for question, sample in pairs]
+                    seeds = [seed_of(self._work.seed, *pair) for pair in pairs]
+                    written = self._writer.write(pairs, self._sampling, seeds, answers.add, known)
+                seconds = time.monotonic() - begun
+                made = cast(list[SampleRow], [answers[key] for key in keys])
+                rows = [(question, row) for (question, _), row in zip(pairs, made, strict=True)]
                 done = start + len(pairs)
-                yield Batch(step, len(starts), rows, done, len(self._pairs), seconds, generation)
-
-    def _write(self, pairs: Sequence[tuple[Question, int]]) -> Written:
-        return self._writer.write(pairs, self._sampling, [seed_of(self._work.seed, *pair) for pair in pairs])
+                yield Batch(step, len(starts), rows, done, len(self._pairs), seconds, written)
 
 
 def seed_of(seed: int, question: Question, sample: int) -> int:
@@ -277,7 +275,7 @@ def _numbered(questions: Sequence[Question], samples: int) -> list[tuple[Questio
     return pairs
 
 
-def _key(row: SampleRow) -> tuple[str, int]:
+def _key(row: Mapping[str, Any]) -> tuple[str, int]:
     return row["problem_id"], row["sample"]
 
 
@@ -378,9 +376,7 @@ def _metrics(harvest: Harvest, chosen: Curated) -> dict[str, Any]:
 
 
 def _log_row(batch: Batch, accepted: int, harvest: Harvest) -> dict[str, Any]:
-    seconds = max(batch.seconds or 0.0, 1e-9)
     rows = [row for _, row in batch.rows]
-    speed = {"generation_tokens_per_second": batch.tokens / batch.generation} if batch.generation else {}
     return {
         "step": batch.step,
         "steps": batch.steps,
@@ -390,9 +386,19 @@ def _log_row(batch: Batch, accepted: int, harvest: Harvest) -> dict[str, Any]:
         "acceptance": accepted / len(rows),
         "mean_tokens": batch.tokens / len(rows),
         "truncated": sum(row["truncated"] for row in rows) / len(rows),
+        **_speed(batch, accepted),
+    }
+
+
+def _speed(batch: Batch, accepted: int) -> dict[str, float]:
+    """How fast a batch was made; nothing of one that was only finished now."""
+    if batch.written is None or batch.written.tokens < batch.tokens:
+        return {}
+    seconds, generation = max(batch.seconds, 1e-9), batch.written.seconds
+    return {
         "tokens_per_second": batch.tokens / seconds,
         "accepted_per_second": accepted / seconds,
-        **speed,
+        **({"generation_tokens_per_second": batch.tokens / generation} if generation else {}),
     }
 
 

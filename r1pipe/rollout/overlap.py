@@ -21,7 +21,8 @@ class Overlapped(Generic[T]):
             verdicts = overlapped.results(len(prompts))
 
     `judge` gives one result for each rollout, in order, and may depend on nothing else that it is given
-    beside it: which rollouts come together is chance. Leaving the block drops what has not been judged.
+    beside it: which rollouts come together is chance. Also when generation fails, what had finished is
+    judged before the block is left.
     """
 
     def __init__(self, judge: Callable[[Sequence[Placed]], Sequence[T]]) -> None:
@@ -57,4 +58,4 @@ class Overlapped(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.shutdown(cancel_futures=True)
+        self._thread.shutdown()

@@ -1,7 +1,7 @@
 """Who writes completions: a checkpoint, or the tasks' own right answers."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -20,27 +20,30 @@ if TYPE_CHECKING:
 Pairs = Sequence[tuple[Question, int]]
 """Questions, each with the number of the sample."""
 
+Keep = Callable[[Sequence[SampleRow]], None]
+"""Takes rows as soon as they are judged, some at a time and in no order; another thread may call it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Judged completions, and what they cost."""
+    """What was written, and what it cost."""
 
-    rows: list[SampleRow]
-    """In the order in which they were asked for."""
+    tokens: int
+    """Of all completions, their EOS included."""
     seconds: float | None = None
     """Of generation alone; None where nothing was generated."""
-
-    @property
-    def tokens(self) -> int:
-        """Of all completions, their EOS included."""
-        return sum(row["tokens"] for row in self.rows)
 
 
 class Writer(Protocol):
     """Whoever writes completions."""
 
-    def write(self, pairs: Pairs, sampling: Sampling, seeds: Sequence[int]) -> Written:
-        """One judged completion for each pair and its seed, in order; a function of those two."""
+    def write(
+        self, pairs: Pairs, sampling: Sampling, seeds: Sequence[int], keep: Keep, known: Collection[int] = ()
+    ) -> Written:
+        """One judged completion for each pair and its seed, a function of those two, given to `keep`.
+
+        Those at the places `known` are kept already, and may be left out or given again.
+        """
         ...
 
     def close(self) -> None:
@@ -101,30 +104,43 @@ class ModelWriter:
         self._say = say
         self._engine: Engine | None = None
 
-    def write(self, pairs: Pairs, sampling: Sampling, seeds: Sequence[int]) -> Written:
+    def write(
+        self, pairs: Pairs, sampling: Sampling, seeds: Sequence[int], keep: Keep, known: Collection[int] = ()
+    ) -> Written:
         """Sample one completion for each; at a temperature of 0 the seeds have no part in it.
 
-        Each is judged as soon as it is whole, while the others go on.
+        Each is judged and kept as soon as it is whole, while the others go on.
         """
+        engine = self._opened()
+        # The rows beside a row round its sums. An engine that comes to the same bits again therefore gets
+        # the same rows again; any other makes what is missing.
+        places = [place for place in range(len(pairs)) if engine.exact or place not in known]
+        asked = [pairs[place] for place in places]
 
         def judge(placed: Sequence[Placed]) -> list[SampleRow]:
             rollouts = [rollout for _, rollout in placed]
             texts = decode_completions(self._tokenizer, [each.token_ids for each in rollouts])
-            return _judged(
-                [pairs[place] for place, _ in placed],
+            rows = _judged(
+                [asked[place] for place, _ in placed],
                 [
                     (text, len(each.token_ids), each.finish == "length")
                     for text, each in zip(texts, rollouts, strict=True)
                 ],
             )
+            keep(rows)
+            return rows
 
-        engine = self._opened()
-        prompts = [question.token_ids for question, _ in pairs]
         with Overlapped(judge) as overlapped:
             begun = time.monotonic()
-            engine.generate(prompts, sampling, seeds=seeds, finished=overlapped.finished)
+            rollouts = engine.generate(
+                [question.token_ids for question, _ in asked],
+                sampling,
+                seeds=[seeds[place] for place in places],
+                finished=overlapped.finished,
+            )
             seconds = time.monotonic() - begun
-            return Written(overlapped.results(len(pairs)), seconds)
+            overlapped.results(len(asked))
+        return Written(sum(len(each.token_ids) for each in rollouts), seconds)
 
     def close(self) -> None:
         """Close the engine, if it was opened; the next `write` opens it again."""
@@ -156,7 +172,9 @@ class GoldWriter:
         self._tokenizer = tokenizer
         self._space = " " if space else ""
 
-    def write(self, pairs: Pairs, sampling: Sampling, seeds: Sequence[int]) -> Written:
+    def write(
+        self, pairs: Pairs, sampling: Sampling, seeds: Sequence[int], keep: Keep, known: Collection[int] = ()
+    ) -> Written:
         """Give each its answer. Raises `UsageError` for one whose right answer is no text."""
         for each, _ in pairs:
             if not isinstance(each.item.gold, str):
@@ -165,7 +183,9 @@ class GoldWriter:
                     "set answers: model for rows of that kind"
                 )
         texts = [f"{self._space}{each.item.gold}" for each, _ in pairs]
-        return Written(_judged(pairs, [(text, tokens_of(text, self._tokenizer), False) for text in texts]))
+        rows = _judged(pairs, [(text, tokens_of(text, self._tokenizer), False) for text in texts])
+        keep(rows)
+        return Written(sum(row["tokens"] for row in rows))
 
     def close(self) -> None:
         """Nothing was opened."""

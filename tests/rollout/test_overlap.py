@@ -88,10 +88,17 @@ def test_as_many_results_as_rollouts():
             overlapped.results(1)
 
 
-def test_an_engine_that_fails_leaves_no_thread_behind():
-    """The block is left with the engine's error; what was not judged is dropped."""
-    threads = threading.active_count()
-    with pytest.raises(MemoryError), Overlapped(doubled) as overlapped:
-        overlapped.finished(0, rollout(0))
+def test_what_had_finished_is_judged_when_the_engine_fails():
+    """The block is left with the engine's error, and no thread stays behind."""
+    threads, judged = threading.active_count(), list[int]()
+
+    def judge(placed: Sequence[Placed]) -> list[int]:
+        judged.extend(place for place, _ in placed)
+        return doubled(placed)
+
+    with pytest.raises(MemoryError), Overlapped(judge) as overlapped:
+        for place in range(50):
+            overlapped.finished(place, rollout(place))
         raise MemoryError
+    assert judged == list(range(50))
     assert threading.active_count() == threads

@@ -53,6 +53,8 @@ def published(folder: Path) -> dict[str, bytes]:
 class Scripted:
     """An engine that writes what a script says to the question in the prompt; None is cut off."""
 
+    exact = True
+
     def __init__(self, script: Callable[[str, int], str | None]) -> None:
         self.script = script
         self.tokenizer = build_tokenizer(64)
@@ -246,6 +248,38 @@ def test_a_crash_between_batches_changes_nothing(
     assert [row["step"] for row in ear.rows] == [3]
     assert calls[2] == calls[3] and len(calls) == 4
     assert [row["step"] for row in jsonl.iter_rows(tmp_path / "one.jsonl")] == [1, 2, 3]
+    assert published(tmp_path / "one") == undisturbed(tiny, tmp_path / "two")
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_crash_within_a_batch_loses_nothing_whole(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exact: bool
+) -> None:
+    """The engine dies when two of the second batch's four are whole: they are in the journal, and an engine
+    that does not come to the same bits again is asked for the other two alone. The speed of that is not
+    told."""
+    generate, calls = engines.TransformersEngine.generate, list[int]()
+
+    def dies(self: Any, prompts: Any, sampling: Any, *, seeds: Any, finished: Any) -> Any:
+        told = list[int]()
+
+        def two(place: int, rollout: Rollout) -> None:
+            if len(calls) == 2 and len(told) == 2:
+                raise MemoryError
+            told.append(place)
+            finished(place, rollout)
+
+        calls.append(len(prompts))
+        return generate(self, prompts, sampling, seeds=seeds, finished=two)
+
+    monkeypatch.setattr(engines.TransformersEngine, "generate", dies)
+    monkeypatch.setattr(engines.TransformersEngine, "exact", exact)
+    with pytest.raises(MemoryError):
+        run(tiny, tmp_path / "one", **RANDOM)
+    assert len(list(jsonl.iter_rows(tmp_path / "one" / sample.JOURNAL))) == 6
+    _, ear = run(tiny, tmp_path / "one", **RANDOM)
+    assert calls == [4, 4, 4 if exact else 2, 4]
+    assert [(row["step"], "tokens_per_second" in row) for row in ear.rows] == [(2, exact), (3, True)]
     assert published(tmp_path / "one") == undisturbed(tiny, tmp_path / "two")
 
 
