@@ -22,7 +22,8 @@ from r1pipe.errors import EnvironmentUnfit, R1pipeError, UsageError
 from r1pipe.hub import fetch_model, is_hub_id
 from r1pipe.prompting import Template, render
 from r1pipe.recipe import Recipe, StageSpec
-from r1pipe.rollout.specs import EngineSpec, ServerSpec
+from r1pipe.rollout import vllm_fit
+from r1pipe.rollout.specs import EngineSpec, ServerSpec, VllmSpec
 from r1pipe.stage import Reference, Verbs
 from r1pipe.tasks import Item, Task
 from r1pipe.tasks.spec import TaskSpec
@@ -119,7 +120,7 @@ def dry_run(recipe: Recipe, *, verbs: Verbs = VERBS, preload: Sequence[str] = pi
             if batches := getattr(verbs.module(spec.uses), "batches", None):
                 found.batches[name] = batches(spec.config)
             _try_data(found, spec)
-            _try_engines(found, spec)
+            _try_engines(found, spec, models)
             _try_tasks(found, spec, models, tasks)
     return found
 
@@ -133,11 +134,15 @@ def _try_data(found: DryRun, spec: StageSpec) -> None:
             found.problem(spec.name, _key(reference), _missing(found.recipe, reference.value))
 
 
-def _try_engines(found: DryRun, spec: StageSpec) -> None:
-    """Say which engines are not asked; what one lacks on this machine the stage's own check has told."""
-    for _, engine in _models_in(spec.config, EngineSpec):
+def _try_engines(found: DryRun, spec: StageSpec, models: "_Models") -> None:
+    """Say which engines are not asked, and which models vLLM cannot serve; what else it lacks, the stage's
+    own check has told."""
+    for key, engine in _models_in(spec.config, EngineSpec):
         if isinstance(engine, ServerSpec):
             found.leave_out(f"The server of '{spec.name}' was not asked: a dry run opens no connection.")
+        elif isinstance(engine, VllmSpec):
+            for said in models.unservable(found, spec):
+                found.problem(spec.name, key, said)
 
 
 def _try_tasks(found: DryRun, spec: StageSpec, models: "_Models", tasks: "_Tasks") -> None:
@@ -271,6 +276,7 @@ class _Model:
     name: str
     tokenizer: "PreTrainedTokenizerBase"
     context: int | None
+    folder: Path
 
 
 class _Models:
@@ -283,9 +289,18 @@ class _Models:
     def asked_by(self, found: DryRun, spec: StageSpec) -> list[_Model]:
         """The models that a stage asks, as far back as they came into the run; those that are not here are
         left out, and that is noted."""
-        asked = [each for each in spec.inputs if each.role in ("model", "models")]
-        opened = [self._of(found, spec.name, each) for each in asked]
+        opened = [self._of(found, spec.name, each) for each in _asked_models(spec)]
         return [model for model in opened if model is not None]
+
+    def unservable(self, found: DryRun, spec: StageSpec) -> list[str]:
+        """Why vLLM cannot serve the models that a stage asks: those that are here, and those of the run."""
+        here = [model.folder for model in self.asked_by(found, spec)]
+        told = [vllm_fit.unavailable(folder) for folder in here if (folder / "config.json").is_file()]
+        for root in dict.fromkeys(self._root(each.value) for each in _asked_models(spec)):
+            if root in self._recipe.stages:  # one that is made of nothing, and says its heads itself
+                size = getattr(self._recipe.stages[root].config, "head_dim", None)
+                told.append(vllm_fit.unfit_heads(size, f"'{root}'"))
+        return [said for said in told if said is not None]
 
     def _of(self, found: DryRun, stage: str, reference: Reference) -> _Model | None:
         root = self._root(reference.value)
@@ -323,7 +338,12 @@ class _Models:
         if tokenizer.eos_token_id is None:
             text = f"the tokenizer of {value} has no EOS; set `eos_token` in its tokenizer_config.json"
             found.problem(stage, key, text)
-        return _Model(value, tokenizer, _context(folder))
+        return _Model(value, tokenizer, _context(folder), folder)
+
+
+def _asked_models(spec: StageSpec) -> list[Reference]:
+    """The models that a stage asks."""
+    return [each for each in spec.inputs if each.role in ("model", "models")]
 
 
 def _context(folder: Path) -> int | None:

@@ -16,7 +16,7 @@ from r1pipe.prompting import CLOSE_THINK, Template
 from r1pipe.rollout import Sampling
 from r1pipe.rollout.answers import Answers
 from r1pipe.rollout.asking import Asked, Question, ask
-from r1pipe.rollout.choose import missing_for
+from r1pipe.rollout.choose import engine_problems
 from r1pipe.rollout.specs import AnyEngine, AutoSpec, ServerSpec
 from r1pipe.rollout.writers import ModelWriter, Reader, longest
 from r1pipe.stage import CheckpointRef, Inputs, Outcome, StageConfig, Work
@@ -128,8 +128,8 @@ class Config(StageConfig):
 
 
 def check(config: Config) -> list[str]:
-    """Say what the engine lacks on this machine."""
-    return missing_for(config.engine)
+    """Say what the engine lacks on this machine, and cannot do."""
+    return engine_problems(config.engine, [config.temperature])
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:

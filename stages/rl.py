@@ -27,7 +27,7 @@ from r1pipe.rewards import (
 )
 from r1pipe.rollout import Correction, Engine, Rollout, Sampling
 from r1pipe.rollout.asking import Question, ask, judged_rows
-from r1pipe.rollout.choose import missing_for, open_engine
+from r1pipe.rollout.choose import engine_problems, open_engine
 from r1pipe.rollout.pass_rates import PassRate, Rates, key_of
 from r1pipe.rollout.specs import AnyEngine, AutoSpec, untrainable
 from r1pipe.stage import NEUTRAL, CheckpointRef, Inputs, Outcome, Work
@@ -293,7 +293,7 @@ def batches(config: Config) -> BatchPlan:
 def check(config: Config) -> list[str]:
     """Say what this machine lacks, and what is wrong with the options passed through to the trainer."""
     lacking = lacks(config.parallel, config.processes // config.nodes) + lora.problems(config.lora)
-    lacking += missing_for(config.engine)
+    lacking += engine_problems(config.engine, steps_of(config.temperature).values())
     if not config.trainer:
         return lacking
     from trl import GRPOConfig

@@ -2,6 +2,7 @@
 nothing is written."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,52 @@ def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
     found = tried("good", server, "stages.scores.models=[student]")
     assert found.problems == []
     assert found.left_out == ["The server of 'scores' was not asked: a dry run opens no connection."]
+
+
+@pytest.fixture
+def with_vllm(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Tries the good recipe where vLLM is, on a machine without a GPU, and knows Llama alone.
+
+    The stages' own checks run in a process of their own, where it may be missing; that is passed over.
+    """
+    monkeypatch.setattr(vllm_fit, "_installed", lambda: vllm_fit.VERSION)
+    monkeypatch.setattr(vllm_fit, "known_architectures", lambda: {"LlamaForCausalLM"})
+    monkeypatch.setattr(vllm_fit, "has_nvidia_gpu", lambda: False)
+    return lambda *overrides: [
+        told for told in tried("good", *overrides).problems if "vLLM is not installed" not in told
+    ]
+
+
+def test_a_model_that_vllm_cannot_serve(with_vllm: Callable[..., list[str]], tmp_path: Path) -> None:
+    """By the config of the checkpoint that a chain of stages begins with, or of the stage that makes it: the
+    stage that asks it is told of now, and not when its turn comes."""
+    engine = "stages.scores.engine=vllm"
+    assert with_vllm(engine) == []
+    base = write_tiny(tmp_path / "narrow")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "head_dim": 24}))
+    (told,) = with_vllm(engine, f"stages.zero.model={base}")
+    assert told.startswith(
+        f"--set {engine}: stages.scores.engine: The attention heads of {base} have 24 dimensions, and on a "
+        "CPU vLLM can only do 32, "
+    )
+    made = "stages.made={uses: pretrain, data: traces.jsonl, head_dim: 24}"
+    (told,) = with_vllm(engine, made, "stages.zero.model=made")
+    assert "stages.scores.engine: The attention heads of 'made' have 24 dimensions" in told
+
+
+@pytest.mark.parametrize(("stage", "value"), [("zero", "{0: 1.0, 50: 3.0}"), ("scores", "3.0")])
+def test_a_temperature_that_vllm_does_not_draw_at(
+    with_vllm: Callable[..., list[str]], stage: str, value: str
+) -> None:
+    """Also one that a schedule comes to; the engine on transformers draws at any."""
+    hot = f"stages.{stage}.temperature={value}"
+    assert with_vllm(hot) == []
+    (told,) = with_vllm(hot, f"stages.{stage}.engine=vllm")
+    assert told.startswith(
+        f"--set {hot}: stages.{stage}.temperature: vLLM draws at temperatures from 0.01 to 2.0, or at 0 for "
+        "the likeliest token; 3.0 was asked for. "
+    )
 
 
 def test_a_missing_data_set_names_the_way_to_get_it(here: Path) -> None:

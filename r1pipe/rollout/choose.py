@@ -1,5 +1,6 @@
 """Which engine samples: the one that a recipe names, or what suits the machine and the checkpoint."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,17 +55,18 @@ def open_engine(
     return _transformers(folder, eos_id, pad_id, model, batch), f"Engine: {TransformersSpec()}, {why}."
 
 
-def missing_for(spec: EngineSpec) -> list[str]:
-    """What an engine lacks on this machine, as a stage's `check` tells it before anything runs."""
+def engine_problems(spec: EngineSpec, temperatures: Iterable[float]) -> list[str]:
+    """What an engine lacks on this machine, and what it cannot do, as a stage's `check` tells it."""
     if not isinstance(spec, VllmSpec):
         return []
-    from r1pipe.rollout.vllm_fit import check_installation
+    from r1pipe.rollout.vllm_fit import check_installation, unfit_temperature
 
+    found = [f"temperature: {said}" for each in temperatures if (said := unfit_temperature(each))]
     try:
         check_installation()
     except EnvironmentUnfit as error:
-        return [f"engine: {error}"]
-    return []
+        found.append(f"engine: {error}")
+    return found
 
 
 def suited(folder: Path) -> tuple[TransformersSpec | VllmSpec, str]:

@@ -29,6 +29,7 @@ from r1pipe.rollout.vllm_fit import (
     check_model,
     read_config,
     unavailable,
+    unfit_temperature,
 )
 from r1pipe.rollout.weights import plain_weights
 from r1pipe.watchdog import watched
@@ -41,9 +42,6 @@ __all__ = ["TOLERANCE", "VllmEngine", "unavailable"]
 _CPU_BLOCK = 32
 """Tokens of a block of the cache, which are shared together. The smallest there is on a CPU, so that of a
 group even a short prompt is read once."""
-
-_TEMPERATURES = (0.01, 2.0)
-"""What vLLM draws at; below it changes the temperature, above it refuses the request."""
 
 _OURS = frozenset(
     {
@@ -200,12 +198,8 @@ class VllmEngine:
             torch.cuda.empty_cache()
 
     def _check(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
-        lowest, highest = _TEMPERATURES
-        if sampling.temperature != 0 and not lowest <= sampling.temperature <= highest:
-            raise UsageError(
-                f"vLLM draws at temperatures from {lowest} to {highest}, or at 0 for the likeliest token; "
-                f"{sampling.temperature} was asked for."
-            )
+        if said := unfit_temperature(sampling.temperature):
+            raise UsageError(said)
         for prompt in prompts:
             if len(prompt) == 0:
                 raise ValueError("a prompt has no tokens")

@@ -19,6 +19,9 @@ VERSION = "0.29.0"
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """What vLLM's attention on a CPU is compiled for: `CPUAttentionBackend.get_supported_head_sizes()`."""
 
+TEMPERATURES = (0.01, 2.0)
+"""What vLLM draws at; below it changes the temperature, above it refuses the request."""
+
 _SIDE_PACKAGES = ("torchvision", "torchaudio", "torchcodec")
 """What vLLM brings along, and transformers imports where it finds it. On PyPI they are built for CUDA."""
 
@@ -64,13 +67,30 @@ def check_model(folder: Path) -> None:
             f"vLLM {VERSION} has no implementation of {', '.join(architectures) or 'this model'} ({folder}). "
             "Write `engine: transformers`."
         )
-    size = head_size(config)
-    if not has_nvidia_gpu() and size is not None and size not in CPU_HEAD_SIZES:
-        sizes = ", ".join(map(str, CPU_HEAD_SIZES))
-        raise UsageError(
-            f"The attention heads of {folder} have {size} dimensions, and on a CPU vLLM can only do {sizes}. "
-            "Write `engine: transformers`, or give the model another `head_dim`."
-        )
+    if said := unfit_heads(head_size(config), str(folder)):
+        raise UsageError(said)
+
+
+def unfit_heads(size: int | None, model: str) -> str | None:
+    """Why vLLM's attention on this machine cannot do with heads of so many dimensions, or None."""
+    if has_nvidia_gpu() or size is None or size in CPU_HEAD_SIZES:
+        return None
+    sizes = ", ".join(map(str, CPU_HEAD_SIZES))
+    return (
+        f"The attention heads of {model} have {size} dimensions, and on a CPU vLLM can only do {sizes}. "
+        "Write `engine: transformers`, or give the model another `head_dim`."
+    )
+
+
+def unfit_temperature(temperature: float) -> str | None:
+    """Why vLLM does not draw at a temperature, or None."""
+    lowest, highest = TEMPERATURES
+    if temperature == 0 or lowest <= temperature <= highest:
+        return None
+    return (
+        f"vLLM draws at temperatures from {lowest} to {highest}, or at 0 for the likeliest token; "
+        f"{temperature} was asked for. Set another one, or write `engine: transformers`."
+    )
 
 
 def head_size(config: dict[str, Any]) -> int | None:
