@@ -87,7 +87,7 @@ def micro_batch(share: int, most: int | None, of: str) -> int:
     return micro
 
 
-def lacks(parallel: Parallel, processes: int) -> list[str]:
+def lacking(parallel: Parallel, processes: int) -> list[str]:
     """What this machine lacks for so many processes on it, one sentence each, beginning with the key."""
     found = []
     gpus = machine.gpus()

@@ -11,7 +11,7 @@ import resource
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -66,11 +66,13 @@ def run_stage(job: Job, pipe: Connection) -> None:
 
 
 def run_checks(checks: Mapping[str, tuple[str, StageConfig]], pipe: Connection) -> None:
-    """Run each stage's own `check` and send the problems found; the body of a child process."""
+    """Run each stage's own `check` and send what it finds; the body of a child process."""
     _live_and_die_with_the_parent(pipe)
     with _Report(pipe, Path.cwd()) as report:
-        found = {name: import_module(module).check(config) for name, (module, config) in checks.items()}
-        report.send("checked", problems=found)
+        found = {
+            name: asdict(import_module(module).check(config)) for name, (module, config) in checks.items()
+        }
+        report.send("checked", findings=found)
 
 
 # --- Reporting

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from r1pipe.batches import BatchPlan
-from r1pipe.stage import Inputs, Outcome, Work
+from r1pipe.stage import Findings, Inputs, Outcome, Work
 from r1pipe.train import supervised
 from r1pipe.train.supervised import SupervisedConfig
 
@@ -27,8 +27,8 @@ def batches(config: Config) -> BatchPlan:
     return supervised.batches(config)
 
 
-def check(config: Config) -> list[str]:
-    """Say what is wrong with the options passed through to the trainer."""
+def check(config: Config) -> Findings:
+    """Find what this machine lacks, and what is wrong with the options passed through to the trainer."""
     return supervised.check(config)
 
 

@@ -13,12 +13,11 @@ from r1pipe import jsonl
 from r1pipe.errors import UsageError
 from r1pipe.measure.scores import Scores, score
 from r1pipe.prompting import CLOSE_THINK, Template
-from r1pipe.rollout import Sampling
+from r1pipe.rollout import Sampling, choose
 from r1pipe.rollout.asking import Asked, Question, ask
-from r1pipe.rollout.choose import missing_for
 from r1pipe.rollout.specs import AnyEngine, AutoSpec, ServerSpec
 from r1pipe.rollout.writers import ModelWriter, Reader, longest
-from r1pipe.stage import CheckpointRef, Inputs, Outcome, StageConfig, Work
+from r1pipe.stage import CheckpointRef, Findings, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import AnyTask, Item, Task, told_apart
 from r1pipe.tasks.countdown import CountdownSpec
 from r1pipe.train.determinism import derive_seed
@@ -126,9 +125,9 @@ class Config(StageConfig):
         return self
 
 
-def check(config: Config) -> list[str]:
-    """Say what the engine lacks on this machine."""
-    return missing_for(config.engine)
+def check(config: Config) -> Findings:
+    """Find what this machine lacks for the engine."""
+    return Findings(lacking=choose.lacking(config.engine))
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:

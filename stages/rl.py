@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from r1pipe import jsonl
+from r1pipe import jsonl, parallel
 from r1pipe.batches import BatchPlan
 from r1pipe.measure.language import Language
-from r1pipe.parallel import ParallelConfig, lacks, shared
+from r1pipe.parallel import ParallelConfig, shared
 from r1pipe.prompting import Template
 from r1pipe.rewards import LanguageWhen, Reward, RewardName, check_rewards, make_rewards
-from r1pipe.rollout import Correction, Engine, Sampling
-from r1pipe.rollout.choose import missing_for, open_engine
+from r1pipe.rollout import Correction, Engine, Sampling, choose
 from r1pipe.rollout.pass_rates import PassRate
 from r1pipe.rollout.specs import AnyEngine, AutoSpec, untrainable
-from r1pipe.stage import NEUTRAL, CheckpointRef, Inputs, Outcome, Work
+from r1pipe.stage import NEUTRAL, CheckpointRef, Findings, Inputs, Outcome, Work
 from r1pipe.tasks import TaskSpecs
 from r1pipe.train import lora
 from r1pipe.train.determinism import derive_seed
@@ -275,17 +274,18 @@ def batches(config: Config) -> BatchPlan:
     )
 
 
-def check(config: Config) -> list[str]:
-    """Say what this machine lacks, and what is wrong with the options passed through to the trainer."""
-    lacking = lacks(config.parallel, config.processes // config.nodes) + lora.problems(config.lora)
-    lacking += missing_for(config.engine)
+def check(config: Config) -> Findings:
+    """Find what this machine lacks, and what is wrong with the options passed through to the trainer."""
+    here = config.processes // config.nodes
+    lacking = parallel.lacking(config.parallel, here) + lora.lacking(config.lora)
+    found = Findings(lacking=lacking + choose.lacking(config.engine))
     if not config.trainer:
-        return lacking
+        return found
     from trl import GRPOConfig
 
-    from r1pipe.train.options import problems
+    from r1pipe.train.options import check_trainer
 
-    return lacking + problems(GRPOConfig, config.trainer, _TRL_NAMES, _options(config))
+    return found + check_trainer(GRPOConfig, config.trainer, _TRL_NAMES, _options(config))
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
@@ -371,7 +371,7 @@ def _engine(
     work: Work,
 ) -> Engine:
     """Who generates, told to the user."""
-    engine, said = open_engine(
+    engine, said = choose.open_engine(
         config.engine,
         folder,
         eos_id=tokenizer.eos_token_id,

@@ -21,12 +21,11 @@ from r1pipe.curate import Curated, Harvest, Keep, Rewrite, TraceRow, make_readab
 from r1pipe.errors import RunFailed, UsageError
 from r1pipe.measure.samples import SampleRow, target_of
 from r1pipe.prompting import OPEN_THINK, Template, opens_thinking
-from r1pipe.rollout import Sampling
+from r1pipe.rollout import Sampling, choose
 from r1pipe.rollout.asking import Asked, Question, ask
-from r1pipe.rollout.choose import missing_for
 from r1pipe.rollout.specs import AnyEngine, AutoSpec
 from r1pipe.rollout.writers import GoldWriter, ModelWriter, Reader, Writer, Written, longest, tokens_of
-from r1pipe.stage import CheckpointRef, Inputs, Outcome, StageConfig, Work
+from r1pipe.stage import CheckpointRef, Findings, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import TaskSpecs, mixture
 from r1pipe.tasks.countdown import Countdown
 from r1pipe.train.determinism import derive_seed
@@ -114,9 +113,9 @@ class Config(StageConfig):
         return self
 
 
-def check(config: Config) -> list[str]:
-    """Say what the engine lacks on this machine."""
-    return missing_for(config.engine)
+def check(config: Config) -> Findings:
+    """Find what this machine lacks for the engine."""
+    return Findings(lacking=choose.lacking(config.engine))
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:

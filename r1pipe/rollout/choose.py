@@ -53,8 +53,8 @@ def open_engine(
     return _transformers(folder, eos_id, pad_id, model, batch), f"Engine: {TransformersSpec()}, {why}."
 
 
-def missing_for(spec: EngineSpec) -> list[str]:
-    """What an engine lacks on this machine, as a stage's `check` tells it before anything runs."""
+def lacking(spec: EngineSpec) -> list[str]:
+    """What this machine lacks for an engine, one sentence each, beginning with the key."""
     if not isinstance(spec, VllmSpec):
         return []
     from r1pipe.rollout.vllm_fit import check_installation

@@ -28,7 +28,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from r1pipe import jsonl, machine, shipped
 from r1pipe.errors import Conflict, EnvironmentUnfit, Interrupted, R1pipeError, RunFailed, UsageError
-from r1pipe.parallel import ParallelConfig, lacks
+from r1pipe.parallel import ParallelConfig, lacking
 from r1pipe.reporting import STOP
 from r1pipe.stage import Inputs, Outcome, Work, references
 
@@ -54,7 +54,7 @@ def on_processes(config: ParallelConfig, inputs: Inputs, work: Work) -> Outcome:
     says of what, and where its log is), and `Interrupted` after a stop that was asked for.
     """
     here = config.processes // config.nodes
-    if missing := lacks(config.parallel, here):
+    if missing := lacking(config.parallel, here):
         raise EnvironmentUnfit(" ".join(missing))
     on_gpu = torch.cuda.is_available()
     where = "one for each GPU" if on_gpu else "on the CPU"

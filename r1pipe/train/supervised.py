@@ -8,10 +8,11 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from r1pipe import parallel
 from r1pipe.batches import BatchPlan
 from r1pipe.errors import UsageError
-from r1pipe.parallel import ParallelConfig, lacks, micro_batch, shared
-from r1pipe.stage import NEUTRAL, CheckpointRef, DatasetRef, Inputs, Outcome, Work
+from r1pipe.parallel import ParallelConfig, micro_batch, shared
+from r1pipe.stage import NEUTRAL, CheckpointRef, DatasetRef, Findings, Inputs, Outcome, Work
 from r1pipe.train import lora
 from r1pipe.train.examples import Examples, reasons
 from r1pipe.train.lora import Lora
@@ -106,16 +107,17 @@ def batches(config: SupervisedConfig) -> BatchPlan:
     )
 
 
-def check(config: SupervisedConfig) -> list[str]:
-    """Say what this machine lacks, and what is wrong with the options passed through to the trainer."""
-    lacking = lacks(config.parallel, config.processes // config.nodes) + lora.problems(config.lora)
+def check(config: SupervisedConfig) -> Findings:
+    """Find what this machine lacks, and what is wrong with the options passed through to the trainer."""
+    here = config.processes // config.nodes
+    found = Findings(lacking=parallel.lacking(config.parallel, here) + lora.lacking(config.lora))
     if not config.trainer:
-        return lacking
+        return found
     from trl import SFTConfig
 
-    from r1pipe.train.options import problems
+    from r1pipe.train.options import check_trainer
 
-    return lacking + problems(SFTConfig, config.trainer, _TRL_NAMES, options(config, rows=1))
+    return found + check_trainer(SFTConfig, config.trainer, _TRL_NAMES, options(config, rows=1))
 
 
 def run(config: SupervisedConfig, inputs: Inputs, work: Work) -> Outcome:

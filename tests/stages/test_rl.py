@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from r1pipe.errors import RunFailed, UsageError
 from r1pipe.rewards import REWARDS
-from r1pipe.stage import counted, references
+from r1pipe.stage import Findings, counted, references
 from r1pipe.tasks import Item, mixture, task_spec
 from r1pipe.tasks.rows import Rows
 from r1pipe.train.determinism import derive_seed
@@ -137,18 +137,19 @@ def test_no_room_for_any_prompt(tiny: Path, tmp_path: Path) -> None:
 
 def test_trainer_options_are_checked() -> None:
     """Typos, what the stage sets itself, and what is not a recipe's to set; right ones pass through."""
-    assert rl.check(config()) == []
-    assert rl.check(config(trainer={"max_grad_norm": 0.5, "delta": 4.0})) == []
-    assert rl.check(config(trainer={"bta": 0.1, "beta": 0.1, "report_to": "wandb", "max_grad_nrm": 1})) == [
+    assert rl.check(config()) == Findings()
+    assert rl.check(config(trainer={"max_grad_norm": 0.5, "delta": 4.0})) == Findings()
+    wrong = {"bta": 0.1, "beta": 0.1, "report_to": "wandb", "max_grad_nrm": 1}
+    assert rl.check(config(trainer=wrong)).wrong == [
         "trainer.bta: GRPOConfig has no such option; did you mean `kl`, on the stage itself?",
         "trainer.beta: set `kl` on the stage instead",
         "trainer.report_to cannot be set: nothing is reported to anybody; see metrics/<stage>.jsonl",
         "trainer.max_grad_nrm: GRPOConfig has no such option; did you mean 'max_grad_norm'?",
     ]
-    assert rl.check(config(trainer={"lr_scheduler_type": "linear"})) == []
-    (said,) = rl.check(config(trainer={"lr_scheduler_type": "linaer"}))
+    assert rl.check(config(trainer={"lr_scheduler_type": "linear"})) == Findings()
+    (said,) = rl.check(config(trainer={"lr_scheduler_type": "linaer"})).wrong
     assert said.startswith("trainer: GRPOConfig says: linaer is not a valid SchedulerType")
-    (said,) = rl.check(config(trainer={"auto_find_batch_size": True}))
+    (said,) = rl.check(config(trainer={"auto_find_batch_size": True})).wrong
     assert said.startswith("trainer: GRPOConfig says: ")
 
 

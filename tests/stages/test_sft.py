@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from r1pipe.errors import UsageError
+from r1pipe.stage import Findings
 from stages import sft
 from tests.tiny_model import inputs, workplace, write_tiny
 
@@ -76,8 +77,8 @@ def test_limits_name_datasets() -> None:
 
 def test_trainer_options_are_checked() -> None:
     """The nearest option, or the stage's own field."""
-    assert sft.check(config(trainer={"weight_decay": 0.1})) == []
-    assert sft.check(config(trainer={"packin": True, "num_train_epochs": 2})) == [
+    assert sft.check(config(trainer={"weight_decay": 0.1})) == Findings()
+    assert sft.check(config(trainer={"packin": True, "num_train_epochs": 2})).wrong == [
         "trainer.packin: SFTConfig has no such option; did you mean 'packing'?",
         "trainer.num_train_epochs: set `epochs` on the stage instead",
     ]

@@ -15,6 +15,7 @@ from r1pipe.errors import EnvironmentUnfit, Interrupted, UsageError
 from r1pipe.rollout import Rollout
 from r1pipe.rollout.local import TransformersEngine
 from r1pipe.rollout.weights import plain_weights
+from r1pipe.stage import Findings
 from r1pipe.train import grpo, lora, models, sft
 from r1pipe.train.examples import Example
 from r1pipe.train.grpo import Judgement, Prompt
@@ -274,10 +275,10 @@ def test_without_peft_it_is_refused_with_the_way_out(tiny: Path, monkeypatch: py
     """By the stage's check, before anything starts, and where it would be used."""
     monkeypatch.setattr(lora, "find_spec", lambda name: None)
     config = distill.Config.model_validate({"model": "base", "data": "rows", "lora": {"r": 2}})
-    assert distill.check(config) == [
-        "lora: LoRA needs the package peft, which is not installed: pip install 'r1pipe[lora]'"
-    ]
-    assert distill.check(distill.Config.model_validate({"model": "base", "data": "rows"})) == []
+    assert distill.check(config) == Findings(
+        lacking=["lora: LoRA needs the package peft, which is not installed: pip install 'r1pipe[lora]'"]
+    )
+    assert distill.check(distill.Config.model_validate({"model": "base", "data": "rows"})) == Findings()
     with pytest.raises(EnvironmentUnfit, match="r1pipe"):
         lora.wrap(models.open_model(tiny)[0], SMALL, 0)
 

@@ -22,9 +22,9 @@ from pydantic import ValidationError
 
 from r1pipe import pipeline, shipped
 from r1pipe.errors import Interrupted, RunFailed, UsageError
-from r1pipe.parallel import Parallel, everywhere, lacks
+from r1pipe.parallel import Parallel, everywhere, lacking
 from r1pipe.recipe import parse_recipe
-from r1pipe.stage import Outcome, counted
+from r1pipe.stage import Findings, Outcome, counted
 from stages import VERBS, rl, sft
 from tests import fake_ranks
 from tests.tiny_model import Ear, inputs, workplace
@@ -101,18 +101,19 @@ def test_gpus_are_set_for_every_training():
     assert everywhere(recipe, None, None) == []
 
 
-def test_what_the_machine_lacks(monkeypatch: pytest.MonkeyPatch):
+def test_what_the_machine_lacking(monkeypatch: pytest.MonkeyPatch):
     """DeepSpeed that is not installed, and GPUs that are not there; each with its way out."""
     monkeypatch.setattr("r1pipe.parallel.find_spec", lambda name: None)
     monkeypatch.setattr("r1pipe.machine.gpus", lambda: 2)
-    (said,) = lacks("zero3", 2)
+    (said,) = lacking("zero3", 2)
     assert said.startswith(
         "parallel: zero3 needs DeepSpeed, which is not installed; `pip install deepspeed`, or"
     )
-    (said,) = lacks("fsdp2", 4)
+    (said,) = lacking("fsdp2", 4)
     assert said.startswith("processes: 4 on one machine need as many GPUs, and this one shows 2; lower")
-    assert lacks("fsdp2", 2) == []
-    assert sft.check(sft.Config(model="base", data=["rows"], parallel="zero2")) == lacks("zero2", 1)
+    assert lacking("fsdp2", 2) == []
+    found = sft.check(sft.Config(model="base", data=["rows"], parallel="zero2"))
+    assert found == Findings(lacking=lacking("zero2", 1))
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp2", "zero2", "zero3"])
