@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from r1pipe import jsonl, parallel
 from r1pipe.batches import BatchPlan
 from r1pipe.measure.language import Language
-from r1pipe.parallel import ParallelConfig, shared
+from r1pipe.parallel import ParallelConfig
 from r1pipe.prompting import Template
 from r1pipe.rewards import LanguageWhen, Reward, RewardName, check_rewards, make_rewards
 from r1pipe.rollout import Correction, Engine, Sampling, choose
@@ -182,6 +182,11 @@ class Config(ParallelConfig):
     trainer: dict[str, Any] = Field(default={})
     """Further options of TRL's GRPOConfig, by their names there."""
 
+    @property
+    def longest(self) -> int:
+        """The most tokens that a completion ever has."""
+        return max(steps_of(self.max_new_tokens).values())
+
     @model_validator(mode="before")
     @classmethod
     def _with_preset(cls, given: Any) -> Any:
@@ -196,13 +201,6 @@ class Config(ParallelConfig):
                 "loss_type cispo bounds the ratio itself by clip_high, which has to be 1 or more; "
                 "set clip_high: 5 (ScaleRL's)"
             )
-        if self.parallel == "zero3":
-            raise ValueError(
-                "parallel: zero3 is for sft and distill: a policy that samples needs its weights whole, and "
-                "DeepSpeed's stage 3 gathers them layer by layer; set parallel: fsdp2"
-            )
-        if said := untrainable(self.engine):
-            raise ValueError(said)
         if self.loss_type == "luspo" and self.ratio != "sequence":
             raise ValueError("loss_type luspo has one ratio for a whole completion; set ratio: sequence")
         if self.reference_every is not None and self.kl == 0:
@@ -212,20 +210,26 @@ class Config(ParallelConfig):
             )
         return self
 
-    @property
-    def share(self) -> int:
-        """Completions that each process generates for a step: whole groups, whose prompt it reads once."""
-        return shared(self.prompts_per_step, "prompts_per_step", self.processes) * self.group_size
-
     @model_validator(mode="after")
     def _batches_divide(self) -> "Config":
-        self.share  # noqa: B018 - raises where it does not divide
+        batches(self)  # raises where it does not divide
         for leg in legs(self.steps, steps_of(self.temperature), steps_of(self.max_new_tokens)):
             if leg.end < self.steps and leg.end % self.minibatches:
                 raise ValueError(
                     f"a schedule changes at step {leg.end}, in the middle of a rollout of {self.minibatches} "
                     f"minibatches; let it change at a multiple of {self.minibatches}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _samples_where_it_trains(self) -> "Config":
+        if self.parallel == "zero3":
+            raise ValueError(
+                "parallel: zero3 is for sft and distill: a policy that samples needs its weights whole, and "
+                "DeepSpeed's stage 3 gathers them layer by layer; set parallel: fsdp2"
+            )
+        if said := untrainable(self.engine):
+            raise ValueError(said)
         if refused := lora.unshardable(self.lora, self.parallel):
             raise ValueError(refused)
         if self.parallel != "ddp" and self.reference_every is not None:
@@ -234,11 +238,6 @@ class Config(ParallelConfig):
                 "kept whole by every process; set parallel: ddp"
             )
         return self
-
-    @property
-    def longest(self) -> int:
-        """The most tokens that a completion ever has."""
-        return max(steps_of(self.max_new_tokens).values())
 
     @model_validator(mode="after")
     def _rewards_are_whole(self) -> "Config":
@@ -264,7 +263,7 @@ class Config(ParallelConfig):
 
 def batches(config: Config) -> BatchPlan:
     """How the completions of a step and of a rollout are cut."""
-    return BatchPlan(
+    return BatchPlan.of_rollouts(
         config.prompts_per_step,
         config.group_size,
         config.micro_batch,
@@ -313,7 +312,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
                 tokenizer,
                 _first_sampling(config),
                 work,
-                batch=config.prompts_per_step * config.group_size,
+                batch=batches(config).completions_per_step,
             )
             asked.leave_out(rates, work.say)
         asked.fill()
@@ -414,11 +413,7 @@ def _rewards(config: Config, inputs: Inputs, policy: "PreTrainedModel") -> dict[
 def _options(config: Config) -> dict[str, Any]:
     """The stage's fields as GRPOConfig calls them, and the recipe's `trainer:` section."""
     own = {
-        "num_generations": config.group_size,
-        # One call of the trainer is one optimiser step, which `micro_batches` cuts.
-        "per_device_train_batch_size": config.share,
-        "gradient_accumulation_steps": 1,
-        "steps_per_generation": config.minibatches,
+        **batches(config).trainer_options,
         "max_steps": config.steps,
         "learning_rate": config.learning_rate,
         "beta": config.kl,

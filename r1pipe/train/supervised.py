@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from r1pipe import parallel
 from r1pipe.batches import BatchPlan
 from r1pipe.errors import UsageError
-from r1pipe.parallel import ParallelConfig, micro_batch, shared
+from r1pipe.parallel import ParallelConfig
 from r1pipe.stage import NEUTRAL, CheckpointRef, DatasetRef, Findings, Inputs, Outcome, Work
 from r1pipe.train import lora
 from r1pipe.train.examples import Examples, reasons
@@ -73,17 +73,9 @@ class SupervisedConfig(ParallelConfig):
     trainer: dict[str, Any] = Field(default={})
     """Further options of TRL's SFTConfig, by their names there."""
 
-    @property
-    def micro_batches(self) -> tuple[int, int]:
-        """Rows that a process computes at once, and how often in a step."""
-        share = shared(self.batch_size, "batch_size", self.processes)
-        per = f" / {self.processes} processes" if self.processes > 1 else ""
-        micro = micro_batch(share, self.micro_batch, f"batch_size{per} = {share} rows")
-        return micro, share // micro
-
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        self.micro_batches  # noqa: B018 - raises where it does not divide
+        batches(self)  # raises where it does not divide
         if refused := lora.unshardable(self.lora, self.parallel):
             raise ValueError(refused)
         unknown = sorted(set(self.limits) - set(self.data))
@@ -96,14 +88,8 @@ class SupervisedConfig(ParallelConfig):
 
 def batches(config: SupervisedConfig) -> BatchPlan:
     """How the rows of a step are cut."""
-    micro, _ = config.micro_batches
-    return BatchPlan(
-        config.batch_size,
-        1,
-        micro,
-        processes=config.processes,
-        tokens=config.max_length,
-        rollouts=False,
+    return BatchPlan.of_rows(
+        config.batch_size, config.micro_batch, processes=config.processes, tokens=config.max_length
     )
 
 
@@ -156,11 +142,9 @@ def run(config: SupervisedConfig, inputs: Inputs, work: Work) -> Outcome:
 
 def options(config: SupervisedConfig, rows: int) -> dict[str, Any]:
     """The stage's fields as SFTConfig calls them, for so many rows, and the `trainer:` section over them."""
-    micro, accumulated = config.micro_batches
     steps = max(1, -(-round(rows * config.epochs) // config.batch_size))
     return {
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": accumulated,
+        **batches(config).trainer_options,
         "learning_rate": config.learning_rate,
         **_schedule(config),
         "warmup_steps": round(config.warmup * steps),

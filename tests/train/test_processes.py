@@ -72,13 +72,17 @@ def test_what_does_not_divide_is_refused(make: Any, message: str):
 
 def test_a_step_is_shared_out():
     """(at once, how often) of each process; more at once than its share is cut to the share."""
-    given = {"model": "base", "data": ["rows"], "batch_size": 32}
-    assert sft.Config(**given).micro_batches == (32, 1)
-    assert sft.Config(**given, processes=2).micro_batches == (16, 1)
-    assert sft.Config(**given, processes=2, micro_batch=4).micro_batches == (4, 4)
-    assert sft.Config(**given, processes=8, micro_batch=16).micro_batches == (4, 1)
+
+    def cut(**given: int) -> tuple[int, int]:
+        plan = sft.batches(sft.Config(model="base", data=["rows"], batch_size=32, **given))
+        return plan.per_device_train_batch_size, plan.gradient_accumulation_steps
+
+    assert cut() == (32, 1)
+    assert cut(processes=2) == (16, 1)
+    assert cut(processes=2, micro_batch=4) == (4, 4)
+    assert cut(processes=8, micro_batch=16) == (4, 1)
     policy = rl.Config(model="base", task="countdown", prompts_per_step=32, group_size=8, processes=8)
-    assert policy.share == 32
+    assert rl.batches(policy).per_device_train_batch_size == 32
 
 
 def test_the_number_of_processes_reruns_nothing():
