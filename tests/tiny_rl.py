@@ -5,7 +5,7 @@ completions the step learned from, and the rewards that the test's own script ga
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +74,9 @@ class Step:
 
     weights: Weights
     """The policy's, before the step."""
-    rows: list[Micro]
-    """What the trainer was given for it: a dict of tensors for each call."""
-    drawn: list[Drawn] = field(default_factory=list)
+    rows: Micro
+    """What the trainer was given for it."""
+    drawn: list[Drawn]
     """The completions of it, in the order of `rows`."""
 
 
@@ -174,10 +174,9 @@ class _Notes:
 
     def take(self, number: int, model: torch.nn.Module, rows: Micro) -> None:
         """Note what the trainer is about to learn from in its step `number`."""
-        step = self.steps.setdefault(number, Step(_copy(model), []))
-        step.rows.append(rows)
         generated = [drawn for generation in self.generations for drawn in generation]
-        step.drawn += [generated[i] for i in rows["drawn"].tolist()]
+        drawn = [generated[i] for i in rows["drawn"].tolist()]
+        self.steps[number] = Step(_copy(model), rows, drawn)
 
     def numbers(self, judgements: Sequence[Judgement]) -> torch.Tensor:
         """Which of all completions so far these were given to."""

@@ -55,8 +55,6 @@ _DEFAULTS = {
     "logging_steps": 1,
     "shuffle_dataset": False,  # the prompts come in the order they are to be asked in
     "lr_scheduler_type": "constant",
-    # One call of the trainer is one optimiser step; `micro_batches` cuts it.
-    "gradient_accumulation_steps": 1,
 }
 
 
@@ -76,7 +74,8 @@ def train(
 ) -> Trained:
     """Train `model` in place, one group of completions for each of `prompts`, in their order.
 
-    `options` are `GRPOConfig`'s fields; `weights` name the rewards that add up. Goes on from the newest whole
+    `options` are `GRPOConfig`'s fields, of which `gradient_accumulation_steps` is 1: one call of the trainer
+    is one optimiser step. `weights` name the rewards that add up. Goes on from the newest whole
     checkpoint in `work.dir / "trainer"`. Raises `Interrupted` after a stop that was asked for, `RunFailed`
     when a number is no longer finite.
     """
@@ -156,8 +155,7 @@ def _require_whole(settings: Settings, boundary: int, steps: int) -> None:
 
 def boundary_of(args: GRPOConfig) -> int:
     """Optimiser steps between two points where no completion is left over: only there is a resume exact."""
-    micro_batches = args.steps_per_generation * args.num_iterations
-    return math.lcm(micro_batches, args.gradient_accumulation_steps) // args.gradient_accumulation_steps
+    return int(args.steps_per_generation * args.num_iterations)
 
 
 class Policy(Rolling):

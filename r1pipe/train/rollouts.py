@@ -157,10 +157,11 @@ class Rolling(Stepping):
         return Rolled(prompts, completions, judgements)
 
     def _seeds(self, places: Sequence[int], *purpose: int) -> list[int]:
-        """Of the run's seed, how much came before, and a completion's place among those of all ranks."""
+        """Of the run's seed, the step, and a completion's place among those of all ranks."""
         first = self.accelerator.process_index * len(self.rows)
         again = ("rollback", self.rollbacks) if self.rollbacks else ()
-        parts = (self.args.seed, "rollout", *again, self._micro_batches(), *purpose)
+        # The optimiser's step: TRL's own counter starts anew after a resume.
+        parts = (self.args.seed, "rollout", *again, self.state.global_step, *purpose)
         return [derive_seed(*parts, first + place) for place in places]
 
     @property
@@ -211,12 +212,6 @@ class Rolling(Stepping):
                 rolled.prompts, rolled.completions, rolled.judgements, texts, strict=True
             )
         ]
-
-    def _micro_batches(self) -> int:
-        """How many of TRL's micro-batches came before this generation."""
-        accumulated = self.args.gradient_accumulation_steps
-        # TRL's own counter starts anew after a resume; the optimiser's step does not.
-        return int(self.state.global_step * accumulated + self._step % accumulated)
 
     def _replace_flat(self, rolled: Rolled) -> None:
         """Replace groups without spread by groups of other prompts, as often as the settings allow.

@@ -139,10 +139,17 @@ def test_trainer_options_are_checked() -> None:
     """Typos, what the stage sets itself, and what is not a recipe's to set; right ones pass through."""
     assert rl.check(config()) == Findings()
     assert rl.check(config(trainer={"max_grad_norm": 0.5, "delta": 4.0})) == Findings()
-    wrong = {"bta": 0.1, "beta": 0.1, "report_to": "wandb", "max_grad_nrm": 1}
+    wrong = {
+        "bta": 0.1,
+        "beta": 0.1,
+        "gradient_accumulation_steps": 2,
+        "report_to": "wandb",
+        "max_grad_nrm": 1,
+    }
     assert rl.check(config(trainer=wrong)).wrong == [
         "trainer.bta: GRPOConfig has no such option; did you mean `kl`, on the stage itself?",
         "trainer.beta: set `kl` on the stage instead",
+        "trainer.gradient_accumulation_steps: set `micro_batch` on the stage instead",
         "trainer.report_to cannot be set: nothing is reported to anybody; see metrics/<stage>.jsonl",
         "trainer.max_grad_nrm: GRPOConfig has no such option; did you mean 'max_grad_norm'?",
     ]

@@ -67,8 +67,7 @@ def reinforce(
     engine = TransformersEngine(model, eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id)
     passed_on = {
         "num_generations": 4,
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 2,
+        "per_device_train_batch_size": 8,
         "max_completion_length": 12,
         "learning_rate": 5e-2,
         "save_steps": 2,
@@ -286,8 +285,6 @@ def test_without_peft_it_is_refused_with_the_way_out(tiny: Path, monkeypatch: py
 def test_the_reference_is_not_the_engine(tiny: Path, tmp_path: Path) -> None:
     """Where steps share a rollout the old policy's log-probabilities are the engine's, and the reference's
     are not: the KL of the second rollout's first step is that of two steps of training."""
-    _, _, ear = reinforce(
-        tiny, tmp_path / "run", 3, beta=0.05, gradient_accumulation_steps=1, steps_per_generation=2
-    )
+    _, _, ear = reinforce(tiny, tmp_path / "run", 3, beta=0.05, steps_per_generation=2)
     assert ear.rows[0]["kl"] == pytest.approx(0.0, abs=1e-9)
     assert ear.rows[2]["kl"] > 1e-6

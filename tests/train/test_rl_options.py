@@ -111,7 +111,7 @@ def test_advantages(scale: Literal["none", "group", "batch"], talker: Path, tmp_
         spread = {"none": 1, "group": stdev(group) + 1e-4, "batch": everywhere + 1e-4}[scale]
         for each, reward in zip(watched.generated[start:][:GROUP], rewards[start:][:GROUP], strict=True):
             expected[id(each)] = 0 if reward is None else (reward - mean(group)) / spread
-    given = step.rows[0]["advantages"].tolist()
+    given = step.rows["advantages"].tolist()
     assert given == pytest.approx([expected[id(drawn)] for drawn in step.drawn], rel=1e-5, abs=1e-6)
     assert rewards.count(None) == 1 and sum(value == 0 for value in expected.values()) == 1 + GROUP
     (row,) = watched.rows
@@ -127,7 +127,7 @@ def test_one_reward_decides_where_another_does_not(talker: Path, tmp_path: Path)
     watched = watch(talker, tmp_path / "run", script=script, scale_rewards="none")
     drawn = watched.generated[0]
     (step,) = watched.steps
-    given = dict(zip(map(id, step.drawn), step.rows[0]["advantages"].tolist(), strict=True))
+    given = dict(zip(map(id, step.drawn), step.rows["advantages"].tolist(), strict=True))
     assert given[id(drawn)] == pytest.approx(0.25 - mean([0.25, 1.0, 1.5, 1.25]))
 
 
@@ -167,7 +167,7 @@ def test_flat_groups_give_way(talker: Path, tmp_path: Path) -> None:
         assert row["groups_left_flat"] == pytest.approx(sum(not _has_spread(g) for g in standing) / 3)
         learned = Counter(id(drawn) for drawn in step.drawn)
         assert learned == Counter(id(drawn) for group in standing for drawn in group)
-        telling = sum(abs(advantage) > 0 for advantage in step.rows[0]["advantages"].tolist())
+        telling = sum(abs(advantage) > 0 for advantage in step.rows["advantages"].tolist())
         assert telling == GROUP * sum(map(_has_spread, standing))
     assert next(calls, None) is None
     seeds = [seed for _, _, each in made[0].asked for seed in each]
@@ -274,7 +274,7 @@ def test_each_token_is_weighted(corrected: tuple[str, Watched], talker: Path) ->
     advantages = {
         id(drawn): value
         for step in watched.steps
-        for drawn, value in zip(step.drawn, step.rows[0]["advantages"].tolist(), strict=True)
+        for drawn, value in zip(step.drawn, step.rows["advantages"].tolist(), strict=True)
     }
     after = [watched.steps[1].weights, watched.weights]
     old = policy_of(talker, watched.steps[0].weights)
@@ -383,7 +383,7 @@ def test_no_pass_too_many(
     assert set(passes) - {"learning"} == set(without_gradients)
     learned = 0
     for step in watched.steps:
-        telling = int((step.rows[0]["advantages"].abs() > 1e-6).sum())
+        telling = int((step.rows["advantages"].abs() > 1e-6).sum())
         learned += -(-(12 if options.get("beta") else telling) // SETTINGS.bounds.rows)
     assert passes["learning"] == learned
 
@@ -394,7 +394,7 @@ def test_the_engines_numbers_are_the_old_policys(talker: Path, tmp_path: Path) -
     watched = watch(talker, tmp_path / "run", max_steps=2, steps_per_generation=2, temperature=0.7)
     old = policy_of(talker, watched.steps[0].weights)
     for step in watched.steps:
-        for drawn, taken in zip(step.drawn, step.rows[0]["old_per_token_logps"], strict=True):
+        for drawn, taken in zip(step.drawn, step.rows["old_per_token_logps"], strict=True):
             with torch.no_grad():
                 fresh = logps(old, drawn, temperature=0.7)
             torch.testing.assert_close(taken[: len(fresh)].double(), fresh, rtol=0, atol=1e-5)
@@ -455,7 +455,7 @@ def test_each_step_obeys_its_values(scheduled: tuple[Watched, list[Around]], tal
         policy = policy_of(talker, step.weights)
         # On policy the value of the loss says nothing of the distribution, the entropy does; see the gradient
         # in test_losses.py.
-        advantages = step.rows[0]["advantages"].tolist()
+        advantages = step.rows["advantages"].tolist()
         sums = [a * len(d.rollout.token_ids) for a, d in zip(advantages, step.drawn, strict=True)]
         assert row["loss"] == pytest.approx(-sum(sums) / (12 * limit), rel=1e-4, abs=1e-6)
         telling = [d for a, d in zip(advantages, step.drawn, strict=True) if abs(a) > 1e-6]
