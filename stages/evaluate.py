@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from r1pipe import jsonl
+from r1pipe import jsonl, machine
 from r1pipe.errors import UsageError
 from r1pipe.measure.scores import Scores, score
 from r1pipe.prompting import CLOSE_THINK, Template
 from r1pipe.rollout import Sampling, choose
 from r1pipe.rollout.asking import Asked, Question, ask
 from r1pipe.rollout.specs import AnyEngine, AutoSpec, ServerSpec
-from r1pipe.rollout.writers import ModelWriter, Reader, longest
+from r1pipe.rollout.writers import WAYS_OUT, ModelWriter, Reader, longest
 from r1pipe.stage import CheckpointRef, Findings, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import AnyTask, Item, Task, told_apart
 from r1pipe.tasks.countdown import CountdownSpec
@@ -130,6 +130,7 @@ def check(config: Config) -> Findings:
     return Findings(lacking=choose.lacking(config.engine))
 
 
+@machine.full_memory_explained(WAYS_OUT)
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     """Ask every model every set, and publish each judged completion as a row.
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from r1pipe import jsonl
+from r1pipe import jsonl, machine
 from r1pipe.artifact import Artifact
 from r1pipe.errors import UsageError
 from r1pipe.stage import NEUTRAL, DatasetRef, Findings, Inputs, Outcome, StageConfig, Work
@@ -94,6 +94,7 @@ def check(config: Config) -> Findings:
     return check_trainer(TrainingArguments, config.trainer, _TRAINER_NAMES, _options(config, documents=1))
 
 
+@machine.full_memory_explained("Set `batch_size` lower, or make the model smaller.")
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     """Build the model, train it on the data, publish it.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from r1pipe import jsonl, parallel
+from r1pipe import jsonl, machine, parallel
 from r1pipe.batches import BatchPlan
 from r1pipe.measure.language import Language
 from r1pipe.parallel import ParallelConfig
@@ -287,6 +287,11 @@ def check(config: Config) -> Findings:
     return found + check_trainer(GRPOConfig, config.trainer, _TRL_NAMES, _options(config))
 
 
+@machine.full_memory_explained(
+    "Set `micro_batch` lower, which gives the same step, or bound a pass by `micro_tokens`; where sampling "
+    "needs the memory, set `max_new_tokens` lower, or with vLLM `engine.memory`; or train adapters, as by "
+    "`lora: {r: 16}`."
+)
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     """Train the policy; publish it, with what it was asked and what was set aside."""
     from r1pipe.train import grpo, judging, launching, models, prompts

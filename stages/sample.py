@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 from pydantic import Field, model_validator
 
-from r1pipe import jsonl
+from r1pipe import jsonl, machine
 from r1pipe.curate import Curated, Harvest, Keep, Rewrite, TraceRow, make_readable, trace_row
 from r1pipe.errors import RunFailed, UsageError
 from r1pipe.measure.samples import SampleRow, target_of
@@ -24,7 +24,16 @@ from r1pipe.prompting import OPEN_THINK, Template, opens_thinking
 from r1pipe.rollout import Sampling, choose
 from r1pipe.rollout.asking import Asked, Question, ask
 from r1pipe.rollout.specs import AnyEngine, AutoSpec
-from r1pipe.rollout.writers import GoldWriter, ModelWriter, Reader, Writer, Written, longest, tokens_of
+from r1pipe.rollout.writers import (
+    WAYS_OUT,
+    GoldWriter,
+    ModelWriter,
+    Reader,
+    Writer,
+    Written,
+    longest,
+    tokens_of,
+)
 from r1pipe.stage import CheckpointRef, Findings, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import TaskSpecs, mixture
 from r1pipe.tasks.countdown import Countdown
@@ -118,6 +127,7 @@ def check(config: Config) -> Findings:
     return Findings(lacking=choose.lacking(config.engine))
 
 
+@machine.full_memory_explained(WAYS_OUT)
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     """Ask, judge, choose; publish the kept rows, and beside them the others with their reasons."""
     checkpoint = inputs.one("model")

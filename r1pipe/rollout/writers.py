@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from r1pipe.errors import UsageError
 from r1pipe.measure.samples import SampleRow
@@ -16,6 +16,12 @@ from r1pipe.train.text import decode_completions, open_ending_tokenizer, open_to
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+WAYS_OUT: Final = (
+    "Set `batch` lower, so that fewer completions are generated side by side, or `max_new_tokens`; with vLLM "
+    "set `engine.memory` lower, or spread the model over several GPUs by `engine.tensor_parallel`."
+)
+"""What needs less memory, in the words of the stages that write completions."""
 
 Pairs = Sequence[tuple[Question, int]]
 """Questions, each with the number of the sample."""

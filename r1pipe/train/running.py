@@ -1,8 +1,6 @@
 """What all trainers share: defaults that fit the machine, a guard against NaN, and going on after a stop."""
 
 import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from r1pipe.errors import Interrupted, RunFailed
+from r1pipe.errors import Interrupted
 from r1pipe.train import checkpoints, ranks
 from r1pipe.train.callbacks import Row, Watch, require_finite
 
@@ -105,30 +103,15 @@ def run(trainer: Trainer, watch: Watch) -> dict[str, torch.Tensor] | None:
     """Train to the end, from the newest whole checkpoint if there is one; return `Trained.weights`.
 
     Raises `Interrupted` when the user asked to stop: a checkpoint has been written, and the next call goes on
-    from it; and `RunFailed` when the accelerator's memory is full.
+    from it.
     """
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
     found = newest(Path(str(trainer.args.output_dir)), watch.work)
-    with _full_memory_explained():
-        trainer.train(resume_from_checkpoint=str(found) if found else None)
+    trainer.train(resume_from_checkpoint=str(found) if found else None)
     if watch.stopped:
         done, of = trainer.state.global_step, trainer.state.max_steps
         raise Interrupted(
             f"Stage '{watch.work.name}' stopped after step {done} of {of}. Run it again to go on."
         )
     return ranks.whole_weights(trainer)
-
-
-@contextmanager
-def _full_memory_explained() -> Iterator[None]:
-    """Raise `RunFailed` with the ways out where torch has run out of the accelerator's memory."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        told = (str(error).strip().splitlines() or ["out of memory"])[0]
-        raise RunFailed(
-            f"The accelerator's memory is full: {told} Set `micro_batch` lower, which gives the same step, "
-            "or in rl bound a pass by `micro_tokens` (in pretrain set `batch_size` lower); where vLLM "
-            "generates too, set `engine.memory` lower; or train adapters, as by `lora: {r: 16}`."
-        ) from error

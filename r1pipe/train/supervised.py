@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from r1pipe import parallel
+from r1pipe import machine, parallel
 from r1pipe.batches import BatchPlan
 from r1pipe.errors import UsageError
 from r1pipe.parallel import ParallelConfig
@@ -106,6 +106,9 @@ def check(config: SupervisedConfig) -> Findings:
     return found + check_trainer(SFTConfig, config.trainer, _TRL_NAMES, options(config, rows=1))
 
 
+@machine.full_memory_explained(
+    "Set `micro_batch` lower, which gives the same step; or train adapters, as by `lora: {r: 16}`."
+)
 def run(config: SupervisedConfig, inputs: Inputs, work: Work) -> Outcome:
     """Train the model on the data; publish it, with the rows that were set aside if any were.
 
