@@ -32,12 +32,12 @@ from stages import VERBS
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ASKED: Final = 8
+TRIED: Final = 8
 """Items of each task that are rendered."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TaskTrial:
     """A task's data as one stage would ask it."""
 
     stage: str
@@ -63,7 +63,7 @@ class DryRun:
     recipe: Recipe
     batches: dict[str, BatchPlan] = field(default_factory=dict)
     """Of each stage that trains."""
-    asked: list[Asked] = field(default_factory=list)
+    tasks: list[TaskTrial] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     """What could not be tried on this machine, a sentence each."""
     findings: Findings = field(default_factory=Findings)
@@ -107,7 +107,7 @@ class DryRun:
                     "too_long": each.too_long,
                     "prompt": each.prompt,
                 }
-                for each in self.asked
+                for each in self.tasks
             ],
             "left_out": self.left_out,
             "problems": self.findings.wrong,
@@ -192,8 +192,8 @@ def _try_prompts(
         too_long |= _try_room(found, spec, key, model, tokens)
     pool = getattr(task, "pool", None)
     rows, longest = None if pool is None else len(pool), max(map(max, lengths), default=None)
-    found.asked.append(
-        Asked(spec.name, key, task.name, rows, len(task.bad), longest, len(items), len(too_long), prompt)
+    found.tasks.append(
+        TaskTrial(spec.name, key, task.name, rows, len(task.bad), longest, len(items), len(too_long), prompt)
     )
 
 
@@ -263,7 +263,7 @@ class _Tasks:
         if key not in self._made:
             try:
                 task = spec.make()
-                self._made[key] = task, task.items(spec.chosen_split, ASKED, seed=0)
+                self._made[key] = task, task.items(spec.chosen_split, TRIED, seed=0)
             except (UsageError, EnvironmentUnfit) as error:
                 self._made[key] = error
         made = self._made[key]

@@ -23,7 +23,7 @@ from r1pipe.plan import Planner, Step
 from r1pipe.recipe import Recipe, StageSpec
 from r1pipe.run import RunFolder
 from r1pipe.stage import Findings, Sink, StageConfig, Verbs, references
-from r1pipe.worker import Job, run_checks, run_stage
+from r1pipe.worker import StageJob, run_checks, run_stage
 from stages import VERBS
 
 HEAVY: Final = ("torch", "transformers", "datasets", "trl.trainer.sft_trainer", "trl.trainer.grpo_trainer")
@@ -247,7 +247,7 @@ class _Scheduler:
         told = {"verb": step.verb, "fingerprint": step.fingerprint, "reasons": list(step.reasons)}
         self._tell("stage_started", name, resumed=resumed, **told)
         module, spec = self._verbs.modules[step.verb], self._recipe.stages[name]
-        job = Job(module, spec, step, self._recipe.seed, self._folder.path)
+        job = StageJob(module, spec, step, self._recipe.seed, self._folder.path)
         child = self._running[name] = Child.start(run_stage, job, name)
         if self._signals:  # it came while the child was being started
             child.stop()

@@ -35,7 +35,7 @@ _LOCK_SECONDS = 30  # for the child of a parent that was just killed to notice i
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class StageJob:
     """All that a child needs to run one stage."""
 
     module: str
@@ -45,7 +45,7 @@ class Job:
     run_dir: Path
 
 
-def run_stage(job: Job, pipe: Connection) -> None:
+def run_stage(job: StageJob, pipe: Connection) -> None:
     """Run and publish one stage, and tell the parent; the body of a child process."""
     folder, name = RunFolder(job.run_dir), job.spec.name
     _live_and_die_with_the_parent(pipe)
@@ -118,7 +118,7 @@ def _live_and_die_with_the_parent(pipe: Connection) -> None:
 # --- The stage
 
 
-def _open_inputs(job: Job) -> Inputs:
+def _open_inputs(job: StageJob) -> Inputs:
     given: dict[str, list[tuple[str, Artifact]]] = {}
     for each in job.step.inputs:
         artifact = each.artifact or open_external(each.kind, each.label)
@@ -127,7 +127,7 @@ def _open_inputs(job: Job) -> Inputs:
 
 
 def _manifest(
-    job: Job, version: int, inputs: Inputs, outcome: Outcome, cost: Mapping[str, float]
+    job: StageJob, version: int, inputs: Inputs, outcome: Outcome, cost: Mapping[str, float]
 ) -> Manifest:
     seen: dict[str, int] = {}
     parents = []

@@ -14,14 +14,14 @@ from r1pipe.errors import UsageError
 from r1pipe.measure.scores import Scores, score
 from r1pipe.prompting import CLOSE_THINK, Template
 from r1pipe.rollout import Sampling, choose
-from r1pipe.rollout.asking import Asked, Question, ask
+from r1pipe.rollout.asking import Question, QuestionSet, ask
 from r1pipe.rollout.specs import AnyEngine, AutoSpec, ServerSpec
-from r1pipe.rollout.writers import WAYS_OUT, ModelWriter, Reader, longest
+from r1pipe.rollout.writers import WAYS_OUT, CheckpointReader, ModelWriter, longest
 from r1pipe.stage import CheckpointRef, Findings, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import AnyTask, Item, Task, told_apart
 from r1pipe.tasks.countdown import CountdownSpec
 from r1pipe.train.determinism import derive_seed
-from r1pipe.verify.alarm import alarm, reasons_of
+from r1pipe.verify.alarm import reasons_of, undecided_sentence
 
 if TYPE_CHECKING:
     from r1pipe.measure.samples import SampleRow
@@ -138,14 +138,16 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     `UsageError` for a model that cannot be asked, before any is.
     """
     folders = dict(zip(inputs.labels("models"), (each.path for each in inputs.many("models")), strict=True))
-    candidates = {label: Candidate(label, folder, Reader.of(folder)) for label, folder in folders.items()}
+    candidates = {
+        label: Candidate(label, folder, CheckpointReader.of(folder)) for label, folder in folders.items()
+    }
     exam = Exam(config, list(candidates.values()), work.seed)
     for remark in exam.remarks:
         work.say(remark)
     work.rewind(0)  # the scores come from the journal: an evaluation that goes on logs all of them again
     scores: dict[str, dict[str, Scores]] = {label: {} for label in folders}
     with jsonl.Journal(work.dir / "rows.jsonl") as journal:
-        answers = Answers(journal)
+        answers = AnswerJournal(journal)
         for label, group in groupby(exam.papers, key=lambda paper: paper.model):
             papers = list(group)
             with closing(_writer(config, candidates[label], papers, work)) as writer:
@@ -171,7 +173,7 @@ def _undecided(rows: Sequence[jsonl.Row], work: Work) -> dict[str, dict[str, int
         of_set = [row for row in rows if row["set"] == name]
         if reasons := reasons_of(of_set):
             found[name] = dict(reasons)
-        if said := alarm(reasons, len(of_set)):
+        if said := undecided_sentence(reasons, len(of_set)):
             work.say(f"Set '{name}': {said}")
     return found
 
@@ -185,7 +187,7 @@ class Candidate:
 
     label: str
     folder: Path
-    reader: Reader
+    reader: CheckpointReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +268,7 @@ class Exam:
             self.remarks.append(f"Set '{name}': {len(items)} problems, as the task's split has no more.")
         return [(task, item) for item in items.values()]
 
-    def _ask(self, candidate: Candidate, problems: Sequence[tuple[Task, Item]], limit: int) -> Asked:
+    def _ask(self, candidate: Candidate, problems: Sequence[tuple[Task, Item]], limit: int) -> QuestionSet:
         try:
             reader = candidate.reader
             return ask(problems, self.config.template, reader.tokenizer, room=reader.context - limit)
@@ -304,7 +306,7 @@ def forbidden(forbid: Forbid, candidate: Candidate, name: str) -> dict[int, int]
 # --- What comes back
 
 
-class Answers:
+class AnswerJournal:
     """The rows made so far, kept in the journal as they arrive."""
 
     def __init__(self, journal: jsonl.Journal) -> None:
@@ -338,7 +340,9 @@ def _writer(config: Config, candidate: Candidate, papers: Sequence[Paper], work:
     )
 
 
-def _sit(exam: Exam, paper: Paper, writer: ModelWriter, answers: Answers, work: Work) -> dict[str, float]:
+def _sit(
+    exam: Exam, paper: Paper, writer: ModelWriter, answers: AnswerJournal, work: Work
+) -> dict[str, float]:
     """Ask one model one paper, as far as it was not answered before; how fast it answered, if it did."""
     order, size = paper.order, exam.config.batch
     tokens, seconds = 0, 0.0

@@ -20,7 +20,7 @@ from r1pipe.stage import NEUTRAL, CheckpointRef, Findings, Inputs, Outcome, Work
 from r1pipe.tasks import TaskSpecs
 from r1pipe.train import lora
 from r1pipe.train.determinism import derive_seed
-from r1pipe.train.guard import Guard
+from r1pipe.train.guard import GuardConfig
 from r1pipe.train.lora import Lora
 from r1pipe.train.schedule import Steps, legs, steps_of
 
@@ -177,7 +177,7 @@ class Config(ParallelConfig):
     """Steps between checkpoints that a stopped stage goes on from."""
     log_every: Annotated[int, Field(ge=1), NEUTRAL] = 1
     """Steps between rows of metrics."""
-    guard: Annotated[Guard, NEUTRAL] = Guard()
+    guard: Annotated[GuardConfig, NEUTRAL] = GuardConfig()
     """When a policy that comes apart is stopped, and whether the first step is proved."""
     trainer: dict[str, Any] = Field(default={})
     """Further options of TRL's GRPOConfig, by their names there."""

@@ -97,13 +97,13 @@ def test_a_recipe_that_will_run(here: Path) -> None:
     zero, student = found.batches["zero"], found.batches["student"]
     assert (zero.completions_per_step, zero.micro_batches, zero.tokens_per_step) == (512, 128, 8192)
     assert (student.completions_per_step, student.gradient_accumulation_steps) == (64, 4)
-    assert [(each.stage, each.key, each.task, each.rows, each.set_aside) for each in found.asked] == [
+    assert [(each.stage, each.key, each.task, each.rows, each.set_aside) for each in found.tasks] == [
         ("zero", "task.0", "math", 6, 1),
         ("zero", "task.1", "countdown", None, 0),
         ("scores", "sets.held-out.task", "countdown", None, 0),
     ]
-    assert found.asked[0].prompt.startswith("<|user|> nums ") and found.asked[0].prompt.endswith(" <think>")
-    assert all(each.tokens is not None and 7 <= each.tokens <= 12 for each in found.asked)
+    assert found.tasks[0].prompt.startswith("<|user|> nums ") and found.tasks[0].prompt.endswith(" <think>")
+    assert all(each.tokens is not None and 7 <= each.tokens <= 12 for each in found.tasks)
     assert sorted(path.name for path in here.rglob("*")) == before
 
 
@@ -139,7 +139,7 @@ def test_one_long_prompt_is_counted(tmp_path: Path) -> None:
     task = f"stages.zero.task=[{{name: math, path: {tmp_path / 'long.jsonl'}}}, countdown]"
     found = tried("good", task)
     assert found.findings == Findings()
-    assert [(each.stage, each.tried, each.too_long) for each in found.asked] == [
+    assert [(each.stage, each.tried, each.too_long) for each in found.tasks] == [
         ("zero", 8, 1),
         ("zero", 8, 0),
         ("scores", 8, 0),
@@ -181,7 +181,7 @@ def test_what_is_on_the_hub_is_left_out() -> None:
         "The data set openai/gsm8k is not on this machine; its rows were not read.",
         "The model Qwen/Qwen2.5-0.5B is not on this machine; its tokenizer and context were not read.",
     ]
-    assert found.asked[0].tokens is None and "Assistant: <think>" in found.asked[0].prompt
+    assert found.tasks[0].tokens is None and "Assistant: <think>" in found.tasks[0].prompt
 
 
 def test_a_template_that_the_tokenizer_does_not_have(tmp_path: Path) -> None:

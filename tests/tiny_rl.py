@@ -81,7 +81,7 @@ class Step:
 
 
 @dataclass
-class Watched:
+class Recording:
     """A training, and what it did."""
 
     steps: list[Step]
@@ -121,7 +121,7 @@ def total(rewards: Mapping[str, float | None]) -> float | None:
     return sum(known) if known else None
 
 
-def watch(
+def record(
     talker: Path,
     folder: Path,
     *,
@@ -132,7 +132,7 @@ def watch(
     prompts: int = 12,
     seed: int = 0,
     **options: Any,
-) -> Watched:
+) -> Recording:
     """Train in `folder`, from its last checkpoint if it has one; `engine` may be put around the usual one."""
     model, tokenizer = models.open_model(talker)
     asked = []
@@ -151,7 +151,7 @@ def watch(
             grpo.train(model, tokenizer, asked, notes.judge, WEIGHTS, engine(usual), given, work, settings)
         except Interrupted:
             assert stop_after is not None
-    return notes.watched(ear, _copy(model))
+    return notes.recording(ear, _copy(model))
 
 
 class _Notes:
@@ -184,9 +184,9 @@ class _Notes:
         places = {id(judgement): i for i, judgement in enumerate(known)}
         return torch.tensor([places[id(judgement)] for judgement in judgements])
 
-    def watched(self, ear: Ear, weights: Weights) -> Watched:
+    def recording(self, ear: Ear, weights: Weights) -> Recording:
         steps = [step for _, step in sorted(self.steps.items())]
-        return Watched(steps, self.generations, ear.rows, ear.said, weights)
+        return Recording(steps, self.generations, ear.rows, ear.said, weights)
 
 
 def _noted(notes: _Notes) -> type[grpo.Policy]:

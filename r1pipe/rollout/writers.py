@@ -55,7 +55,7 @@ class Writer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class CheckpointReader:
     """How a checkpoint reads. Its weights are not opened."""
 
     tokenizer: "PreTrainedTokenizerBase"
@@ -63,7 +63,7 @@ class Reader:
     """The most tokens of a prompt and its completion together."""
 
     @classmethod
-    def of(cls, folder: Path) -> "Reader":
+    def of(cls, folder: Path) -> "CheckpointReader":
         """The reader of a whole checkpoint. Raises `UsageError` for a tokenizer without EOS."""
         from transformers import AutoConfig
 
@@ -71,7 +71,7 @@ class Reader:
         return cls(open_ending_tokenizer(folder), int(config.max_position_embeddings))
 
     @classmethod
-    def of_tokenizer(cls, folder: Path) -> "Reader":
+    def of_tokenizer(cls, folder: Path) -> "CheckpointReader":
         """The reader of a tokenizer beside which no model needs to lie."""
         tokenizer = open_tokenizer(folder)
         return cls(tokenizer, int(tokenizer.model_max_length))
@@ -84,7 +84,7 @@ class ModelWriter:
         self,
         folder: Path,
         spec: EngineSpec,
-        reader: Reader,
+        reader: CheckpointReader,
         *,
         longest: int,
         batch: int,

@@ -23,7 +23,7 @@ from r1pipe.train.guard import sampled, texture
 from r1pipe.train.micro_batches import Micro
 from r1pipe.train.steps import Stepping
 from r1pipe.train.text import decode_completions
-from r1pipe.verify.alarm import Alarm
+from r1pipe.verify.alarm import UndecidedAlarm
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ class Rolling(Stepping):
     """How often the training was rolled back: its completions are then drawn anew."""
     last: Rolled
     """The last generation."""
-    alarm: Alarm
+    undecided_alarm: UndecidedAlarm
     """Hears every generation's verdicts."""
     say: Callable[[str], None]
     """Told when too many of them are undecided."""
@@ -251,7 +251,7 @@ class Rolling(Stepping):
         for group in self._groups(judgements):
             self._log_metric("groups_without_spread", _is_flat(group))
         reasons = [(each.reason or "no reason") if each.passed is None else None for each in judgements]
-        if said := self.alarm.hear(reasons):
+        if said := self.undecided_alarm.hear(reasons):
             self.say(said)
 
     def _total(self, judgement: Judgement) -> float | None:

@@ -17,11 +17,11 @@ from r1pipe.train import ranks
 from r1pipe.train.micro_batches import SHARE, TOKEN_SHARE, Micro, cut, passes, telling_first
 from r1pipe.train.mismatch import Ratio, ratio
 from r1pipe.train.proofs import Proved
-from r1pipe.train.running import Guarded
+from r1pipe.train.running import FiniteTrainer
 from r1pipe.train.settings import Settings
 
 
-class Stepping(Guarded, Proved):
+class Stepping(FiniteTrainer, Proved):
     """A GRPO trainer that cuts a step itself, and whose first one is proved."""
 
     settings: Settings

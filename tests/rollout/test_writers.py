@@ -10,7 +10,7 @@ import pytest
 from r1pipe.rollout import Finished, Rollout, Sampling, choose
 from r1pipe.rollout.asking import Question, ask
 from r1pipe.rollout.specs import TransformersSpec
-from r1pipe.rollout.writers import ModelWriter, Reader, longest
+from r1pipe.rollout.writers import CheckpointReader, ModelWriter, longest
 from r1pipe.tasks import Item, mixture, task_spec
 from r1pipe.tasks.countdown import Countdown
 from r1pipe.verify.verdict import Completion, Verdict
@@ -60,14 +60,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
-def questions(task: Any, reader: Reader, count: int) -> list[Question]:
+def questions(task: Any, reader: CheckpointReader, count: int) -> list[Question]:
     items = [item for _, item in mixture([task_spec("countdown")], count, 0)]
     return ask([(task, item) for item in items], "chat", reader.tokenizer, 32).questions
 
 
 def test_judging_goes_on_beside_generation(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last is judged while the engine still holds the others back; the rows stand as they were asked."""
-    task, reader, said = Heard(), Reader.of(tiny), list[str]()
+    task, reader, said = Heard(), CheckpointReader.of(tiny), list[str]()
     engine = Waiting(task)
     monkeypatch.setattr(choose, "open_engine", lambda *_, **__: (engine, "Chosen."))
     writer = ModelWriter(tiny, TransformersSpec(), reader, longest=64, batch=8, say=said.append)
@@ -88,7 +88,7 @@ def test_judging_goes_on_beside_generation(tiny: Path, monkeypatch: pytest.Monke
 def test_an_engine_is_opened_for_what_will_be_asked(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The longest prompt and its completion; not before anything is written, and nothing is closed then."""
     opened: list[dict[str, Any]] = []
-    task, reader = Heard(), Reader.of(tiny)
+    task, reader = Heard(), CheckpointReader.of(tiny)
 
     def open_engine(spec: Any, folder: Path, **given: Any) -> tuple[Waiting, str]:
         opened.append({"spec": spec, "folder": folder, **given})

@@ -14,7 +14,7 @@ from r1pipe.artifact import Artifact
 from r1pipe.errors import Interrupted, UsageError
 from r1pipe.measure.scores import score
 from r1pipe.rollout.local import TransformersEngine
-from r1pipe.rollout.writers import Reader
+from r1pipe.rollout.writers import CheckpointReader
 from r1pipe.stage import Inputs
 from r1pipe.train import models
 from r1pipe.world.tokenizer import build_tokenizer
@@ -201,7 +201,7 @@ def test_forbidden_words_are_tokens(tiny: Path) -> None:
     tokenizer = build_tokenizer(64)
     ids = {word: tokenizer.convert_tokens_to_ids(word) for word in ("no", "bu", "</think>")}
     assert {LANGUAGES["en"]["no"], LANGUAGES["zh"]["no"]} == {"no", "bu"}
-    candidate = evaluate.Candidate("base", tiny, Reader.of(tiny))
+    candidate = evaluate.Candidate("base", tiny, CheckpointReader.of(tiny))
     banned = evaluate.forbidden(evaluate.Forbid(after=["no", "bu"]), candidate, "persist")
     assert banned == {ids["no"]: ids["</think>"], ids["bu"]: ids["</think>"]}
     for word, is_ in (("nein", "an unknown word"), ("no wait", "2 tokens")):

@@ -37,7 +37,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
         pytest.param("rl", "r1pipe.train.grpo.Policy.__init__", "`micro_tokens`", id="rl makes a trainer"),
         pytest.param("rl", "r1pipe.train.steps.Stepping.training_step", "`micro_batch`", id="rl trains"),
         pytest.param("sft", "r1pipe.train.sft.Supervised.training_step", "`micro_batch`", id="sft trains"),
-        pytest.param("pretrain", "r1pipe.train.running.Guarded.training_step", "`batch_size`", id="pretrain"),
+        pytest.param(
+            "pretrain", "r1pipe.train.running.FiniteTrainer.training_step", "`batch_size`", id="pretrain"
+        ),
         pytest.param("sample", GENERATE, "`batch`", id="sample"),
         pytest.param("evaluate", GENERATE, "`batch`", id="evaluate"),
     ],

@@ -344,7 +344,7 @@ def test_gold_answers_need_no_model(tiny: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_the_solver_leaves_out_what_is_taken() -> None:
     """A problem that the model solved is passed over, and the next one takes its place."""
-    rows = sample.Rows(config(solver=3), build_tokenizer(64), "zero")
+    rows = sample.TraceMaker(config(solver=3), build_tokenizer(64), "zero")
     before = [row["problem_id"] for row in rows.solved(64, set(), 0)]
     after = [row["problem_id"] for row in rows.solved(64, {before[0]}, 0)]
     assert after[:2] == before[1:] and after[2] not in before

@@ -14,7 +14,7 @@ from r1pipe.errors import Interrupted, RunFailed
 from r1pipe.rollout import Finished, Rollout, Sampling
 from r1pipe.rollout.local import TransformersEngine
 from r1pipe.train import checkpoints, grpo, models, steps
-from r1pipe.train.callbacks import Watch
+from r1pipe.train.callbacks import WorkCallback
 from r1pipe.train.grpo import Judgement, Prompt
 from r1pipe.train.micro_batches import Bounds, Micro
 from r1pipe.train.steps import Stepping
@@ -247,9 +247,9 @@ def test_a_kill_after_the_last_step(tiny: Path, tmp_path: Path) -> None:
     assert difference(whole, again) == 0.0
     assert second.rows == []
     work, _ = workplace(tmp_path / "run")
-    watch = Watch(work, lambda logs, seconds: {})
-    watch.recall(2)
-    assert timeless([watch.last]) == timeless(ear.rows[-1:]) and watch.headline["step"] == 2
+    callback = WorkCallback(work, lambda logs, seconds: {})
+    callback.recall(2)
+    assert timeless([callback.last]) == timeless(ear.rows[-1:]) and callback.headline["step"] == 2
 
 
 def test_two_checkpoints_are_kept(tiny: Path, tmp_path: Path) -> None:

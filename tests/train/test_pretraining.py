@@ -8,13 +8,13 @@ import torch
 
 from r1pipe.errors import Interrupted, RunFailed
 from r1pipe.train import models, pretraining
-from r1pipe.train.pretraining import Document, collate, order
+from r1pipe.train.pretraining import TokenisedDocument, collate, order
 from tests.tiny_model import Ear, workplace
 
 Weights = dict[str, torch.Tensor]
 
 
-def documents(count: int, first: int = 20) -> list[Document]:
+def documents(count: int, first: int = 20) -> list[TokenisedDocument]:
     """Documents of 3 to 12 tokens, each with a first token of its own, the EOS last."""
     return [[first + i, *range(20, 21 + i % 10), 1] for i in range(count)]
 
