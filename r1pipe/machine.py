@@ -79,6 +79,15 @@ def use_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
+def how_it_died(exit_code: int | None) -> str:
+    """What became of a process that ended without a word, as the rest of a sentence about it."""
+    if exit_code == -signal.SIGKILL:
+        return "was killed, as the system does when memory is out; a smaller batch needs less"
+    if exit_code is not None and exit_code < 0:
+        return f"was ended by {signal.Signals(-exit_code).name}"
+    return f"ended with exit code {exit_code} and said nothing"
+
+
 @contextmanager
 def full_memory_explained(ways_out: str) -> Iterator[None]:
     """Raise `RunFailed` with the `ways_out` where torch runs out of the accelerator's memory.

@@ -6,7 +6,6 @@ whenever: what was published is whole, and the same command goes on from there.
 """
 
 import os
-import signal
 import time
 from collections.abc import Collection, Sequence
 from multiprocessing import connection
@@ -14,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from r1pipe import errors, jsonl
+from r1pipe import errors, jsonl, machine
 from r1pipe.artifact import Artifact, Store, verify
 from r1pipe.children import Child, fork_server, handling
 from r1pipe.errors import Conflict, Interrupted, R1pipeError, RunFailed, UsageError
@@ -173,7 +172,7 @@ def run_alone(
     made = run(recipe, run_dir, sink=sink, verbs=verbs, preload=preload)[verb]
     with jsonl.writing(out):
         os.replace(made.path, out)
-        jsonl.fsync_folder(out.parent)
+        jsonl.fsync(out.parent)
     return Artifact(out, made.kind, made.manifest)
 
 
@@ -287,7 +286,7 @@ class _Scheduler:
 
     def _broke(self, name: str, child: Child) -> None:
         log = self._folder.log(name)
-        error = child.end.get("error") or _death(child.process.exitcode)
+        error = child.end.get("error") or f"its process {machine.how_it_died(child.process.exitcode)}"
         self._tell("stage_failed", name, error=error, log=str(log))
         kinds = {kind.exit_code: kind for kind in (UsageError, errors.EnvironmentUnfit, Conflict)}
         kind = kinds.get(child.end.get("exit_code", 1), RunFailed)
@@ -318,11 +317,3 @@ class _Scheduler:
 def _chain(recipe: Recipe, name: str) -> int:
     """Return how many stages the longest chain that hangs on this one has."""
     return max((1 + _chain(recipe, child) for child in recipe.children(name)), default=0)
-
-
-def _death(exit_code: int | None) -> str:
-    if exit_code == -signal.SIGKILL:
-        return "its process was killed, as the system does when memory is out; a smaller batch needs less"
-    if exit_code is not None and exit_code < 0:
-        return f"its process was ended by {signal.Signals(-exit_code).name}"
-    return f"its process ended with exit code {exit_code} and said nothing"

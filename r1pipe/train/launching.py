@@ -219,12 +219,12 @@ class RankMonitor:
             if len(self.ends) == self._count or self._is_over():
                 return None
             place = min(exits, default=0)
-            return RunFailed(f"rank {place} {_death(exits.get(place))}. {self._log(place)}")
+            return RunFailed(f"rank {place} {machine.how_it_died(exits.get(place))}. {self._log(place)}")
         if not rank.end:
             place = rank.number - min(each.number for each in self._ranks)
             return RunFailed(
-                f"rank {rank.number} (process {rank.pid}) {_death(exits.get(place))}; the others were ended, "
-                f"as they would have waited for it. {self._log(rank.number)}"
+                f"rank {rank.number} (process {rank.pid}) {machine.how_it_died(exits.get(place))}; the others "
+                f"were ended, as they would have waited for it. {self._log(rank.number)}"
             )
         kinds = {kind.exit_code: kind for kind in (UsageError, EnvironmentUnfit, Conflict)}
         kind = kinds.get(rank.end["exit_code"], RunFailed)
@@ -317,11 +317,3 @@ class RankMonitor:
             if rank.pid and rank.end.get("what") not in ("done", "stopped"):
                 with suppress(OSError):
                     os.killpg(rank.pid, signal.SIGKILL)
-
-
-def _death(exit_code: int | None) -> str:
-    if exit_code == -signal.SIGKILL:
-        return "was killed, as the system does when memory is out; a smaller micro-batch needs less"
-    if exit_code is not None and exit_code < 0:
-        return f"was ended by {signal.Signals(-exit_code).name}"
-    return f"ended with exit code {exit_code} and said nothing"
