@@ -375,22 +375,20 @@ stages:
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that runs SLOW in `tmp_path / "run"`, in the middle of its first stage."""
-    (tmp_path / "slow.yaml").write_text(SLOW)
-    command = [
-        sys.executable,
-        "-m",
-        "tests.fake_stage",
-        str(tmp_path / "slow.yaml"),
-        str(tmp_path / "run"),
-        "1",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
+    process = _started(tmp_path, SLOW)
     try:
         _read_until(process, "'step': 3}")
         yield process
     finally:
         process.kill()
         process.wait()
+
+
+def _started(folder: Path, recipe: str) -> subprocess.Popen[str]:
+    """A process that runs a recipe of fake stages in `folder / "run"`."""
+    (folder / "slow.yaml").write_text(recipe)
+    command = [sys.executable, "-m", "tests.fake_stage", str(folder / "slow.yaml"), str(folder / "run"), "1"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
 
 
 def _read_until(process: subprocess.Popen[str], text: str) -> str:
@@ -450,16 +448,7 @@ def test_ctrl_c_once_saves_and_stops(tmp_path: Path, slow: subprocess.Popen[str]
 
 def test_ctrl_c_twice_stops_at_once(tmp_path: Path):
     """A stage that does not come to a point where it can save is ended; what it had saved is kept."""
-    (tmp_path / "slow.yaml").write_text(SLOW.replace("pause: 0.05", "pause: 60"))
-    command = [
-        sys.executable,
-        "-m",
-        "tests.fake_stage",
-        str(tmp_path / "slow.yaml"),
-        str(tmp_path / "run"),
-        "1",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
+    process = _started(tmp_path, SLOW.replace("pause: 0.05", "pause: 60"))
     _read_until(process, "stage_started base")
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)

@@ -140,9 +140,7 @@ def record(
         text = f"nums {row % 12} 4 {'7 ' * (row % 3)}to {row} <think>"  # of three lengths
         asked.append(Prompt(row, text, tokenizer(text)["input_ids"]))
     usual = TransformersEngine(model, eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id)
-    work, ear = workplace(folder, seed)
-    if stop_after is not None:
-        work.progress = lambda done, *_: work.stop.set() if done >= stop_after else None  # type: ignore[method-assign]
+    work, ear = workplace(folder, seed, stop_after=stop_after)
     notes = _Notes(script)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grpo, "Policy", _noted(notes))

@@ -223,8 +223,8 @@ class RankMonitor:
         if not rank.end:
             place = rank.number - min(each.number for each in self._ranks)
             return RunFailed(
-                f"rank {rank.number} (process {rank.pid}) {machine.how_it_died(exits.get(place))}; the others "
-                f"were ended, as they would have waited for it. {self._log(rank.number)}"
+                f"rank {rank.number} (process {rank.pid}) {machine.how_it_died(exits.get(place))}; the "
+                f"others were ended, as they would have waited for it. {self._log(rank.number)}"
             )
         kinds = {kind.exit_code: kind for kind in (UsageError, EnvironmentUnfit, Conflict)}
         kind = kinds.get(rank.end["exit_code"], RunFailed)

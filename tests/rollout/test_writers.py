@@ -14,7 +14,6 @@ from r1pipe.rollout.writers import CheckpointReader, ModelWriter, longest
 from r1pipe.tasks import Item, mixture, task_spec
 from r1pipe.tasks.countdown import Countdown
 from r1pipe.verify.verdict import Completion, Verdict
-from tests.tiny_model import write_tiny
 
 
 class Heard(Countdown):
@@ -53,11 +52,6 @@ class Waiting:
 
     def close(self) -> None:
         self.closed = True
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 def questions(task: Any, reader: CheckpointReader, count: int) -> list[Question]:

@@ -21,7 +21,7 @@ from r1pipe.world.tokenizer import build_tokenizer
 from r1pipe.world.words import LANGUAGES
 from stages import evaluate
 from tests.loopback_server import serving
-from tests.tiny_model import Ear, workplace, write_tiny
+from tests.tiny_model import Ear, workplace
 
 HELD_OUT = {"task": {"name": "countdown", "split": "held-out"}, "problems": 3, "samples": 2}
 SMALL = {
@@ -36,11 +36,6 @@ SMALL = {
 
 def config(**changes: Any) -> evaluate.Config:
     return evaluate.Config.model_validate({**SMALL, **changes})
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("base"))
 
 
 def evaluated(folder: Path, tiny: Path, **changes: Any) -> tuple[list[dict[str, Any]], dict[str, Any], Ear]:

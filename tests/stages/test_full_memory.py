@@ -10,7 +10,7 @@ import torch
 from r1pipe.errors import RunFailed
 from r1pipe.stage import StageConfig
 from stages import VERBS
-from tests.tiny_model import inputs, workplace, write_tiny
+from tests.tiny_model import inputs, workplace
 
 GENERATE = "r1pipe.rollout.local.TransformersEngine.generate"
 ROWS = [{"prompt": "copy red", "completion": "red", "text": "copy red"}] * 4
@@ -45,18 +45,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
     ],
 )
 def test_a_full_memory_has_ways_out(
-    verb: str, filled: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    verb: str, filled: str, option: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What torch raises while a model is opened, asked or trained; the options are the stage's own."""
 
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
-    base, rows = write_tiny(tmp_path / "base"), tmp_path / "rows.jsonl"
+    rows = tmp_path / "rows.jsonl"
     rows.write_text("\n".join(map(json.dumps, ROWS)))
     module = VERBS.module(verb)
     config: StageConfig = module.Config.model_validate(CONFIGS[verb])
-    given = {role: rows if role == "data" else base for role in ("model", "models", "data")}
+    given = {role: rows if role == "data" else tiny for role in ("model", "models", "data")}
     work, _ = workplace(tmp_path / verb)
     monkeypatch.setattr(filled, full)
     with pytest.raises(

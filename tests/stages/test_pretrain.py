@@ -46,9 +46,7 @@ def corpus(tmp_path: Path) -> Path:
 
 def run(folder: Path, *data: Path, stop_after: int | None = None, **changes: Any) -> tuple[Outcome, Ear]:
     """Pretrain in `folder`, going on with what is there; `seed` and the config's fields may be changed."""
-    work, ear = workplace(folder, changes.pop("seed", 0))
-    if stop_after is not None:
-        work.progress = lambda done, *_: work.stop.set() if done >= stop_after else None  # type: ignore[method-assign]
+    work, ear = workplace(folder, changes.pop("seed", 0), stop_after=stop_after)
     given = Inputs({"data": [(path.stem, Artifact(path, "dataset")) for path in data]})
     return pretrain.run(config(data=[path.stem for path in data], **changes), given, work), ear
 

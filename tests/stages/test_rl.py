@@ -17,28 +17,8 @@ from r1pipe.train.determinism import derive_seed
 from r1pipe.verify.verdict import Verdict, failed
 from r1pipe.world.tokenizer import build_tokenizer
 from stages import rl
-from tests.tiny_model import inputs, workplace, write_classifier, write_tiny
-
-SMALL = {
-    "model": "base",
-    "task": "countdown",
-    "template": "chat",
-    "group_size": 2,
-    "prompts_per_step": 4,
-    "micro_batch": 4,
-    "steps": 2,
-    "max_new_tokens": 16,
-    "learning_rate": "1e-2",
-}
-
-
-def config(**changes: Any) -> rl.Config:
-    return rl.Config.model_validate({**SMALL, **changes})
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("base"))
+from tests.small_rl import config
+from tests.tiny_model import inputs, workplace, write_classifier
 
 
 def test_a_policy_is_published(tiny: Path, tmp_path: Path) -> None:

@@ -26,28 +26,14 @@ from r1pipe.train import prompts
 from r1pipe.verbs import make_config
 from r1pipe.verify.verdict import Completion, Verdict, failed, passed, undecided
 from stages import rl
-from tests.tiny_model import inputs, workplace, write_tiny
+from tests.small_rl import SMALL
+from tests.tiny_model import inputs, workplace
 
 NEEDED = {"model": "org/base", "task": "countdown"}
-
-SMALL = NEEDED | {
-    "template": "chat",
-    "group_size": 2,
-    "prompts_per_step": 4,
-    "micro_batch": 4,
-    "steps": 2,
-    "max_new_tokens": 16,
-    "learning_rate": "1e-2",
-}
 
 
 def config(**changes: Any) -> rl.Config:
     return rl.Config.model_validate({**NEEDED, **changes})
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("base"))
 
 
 # --- What TRL is told

@@ -8,7 +8,7 @@ import torch
 
 from r1pipe.rollout.vllm import TOLERANCE, VllmEngine
 from stages import rl
-from tests.stages.test_rl import SMALL
+from tests.small_rl import config
 from tests.tiny_model import inputs, workplace, write_tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
@@ -36,7 +36,7 @@ def test_two_steps(tmp_path: Path, synced: list[float]) -> None:
     base = write_tiny(tmp_path / "base")
     work, ear = workplace(tmp_path / "zero")
     engine = {"name": "vllm", "cache_gb": 0.1, "max_sequences": 16}
-    outcome = rl.run(rl.Config.model_validate({**SMALL, "engine": engine}), inputs(model=base), work)
+    outcome = rl.run(config(engine=engine), inputs(model=base), work)
     assert outcome.kind == "checkpoint"
     assert [row["step"] for row in ear.rows] == [1, 2]
     assert [row["mismatch_ratio"] for row in ear.rows] == pytest.approx([1, 1], abs=1e-3)

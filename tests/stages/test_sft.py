@@ -10,16 +10,11 @@ from pydantic import ValidationError
 from r1pipe.errors import UsageError
 from r1pipe.stage import Findings
 from stages import sft
-from tests.tiny_model import inputs, workplace, write_tiny
+from tests.tiny_model import inputs, workplace
 
 
 def config(**changes: Any) -> sft.Config:
     return sft.Config.model_validate({"model": "base", "data": "rows", **changes})
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from r1pipe.train.callbacks import WorkCallback
 from r1pipe.train.grpo import Judgement, Prompt
 from r1pipe.train.micro_batches import Bounds, Micro
 from r1pipe.train.steps import Stepping
-from tests.tiny_model import Ear, workplace
+from tests.tiny_model import Ear, difference, timeless, workplace
 
 Weights = dict[str, torch.Tensor]
 
@@ -88,9 +88,7 @@ def train(
         text = f"nums {row % 12} 4 {'7 ' * (row % 3)}to {row} <think>"  # prompts of three lengths
         prompts.append(Prompt(row, text, tokenizer(text)["input_ids"]))
     engine = Uneven(model, eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id)
-    work, ear = workplace(folder, seed)
-    if stop_after is not None:
-        work.progress = lambda done, *_: work.stop.set() if done >= stop_after else None  # type: ignore[method-assign]
+    work, ear = workplace(folder, seed, stop_after=stop_after)
     passed_on = {**SMALL, "max_steps": steps, **options}
     try:
         grpo.train(
@@ -99,10 +97,6 @@ def train(
     except Interrupted:
         assert stop_after is not None
     return {name: value.clone() for name, value in model.state_dict().items()}, ear
-
-
-def difference(one: Weights, other: Weights) -> float:
-    return max((one[name] - other[name]).abs().max().item() for name in one)
 
 
 LOSSES = ["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"]
@@ -213,11 +207,6 @@ def test_interrupted_is_uninterrupted(options: dict[str, Any], tiny: Path, tmp_p
 
 def load_all(tiny: Path) -> Weights:
     return dict(models.open_model(tiny)[0].state_dict())
-
-
-def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    clocks = ("seconds", "tokens_per_second", "eta")
-    return [{k: v for k, v in row.items() if not k.startswith(clocks)} for row in rows]
 
 
 def test_a_kill_while_a_checkpoint_is_written(tiny: Path, tmp_path: Path) -> None:

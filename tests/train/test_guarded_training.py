@@ -79,9 +79,7 @@ def train(
     prompts = [Prompt(row, text, tokenizer(text)["input_ids"]) for row, text in enumerate(texts)]
     engine = Tampering(model, eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id)
     engine.tamper = tamper
-    work, ear = workplace(folder)
-    if stop_after is not None:
-        work.progress = lambda done, *_: work.stop.set() if done >= stop_after else None  # type: ignore[method-assign]
+    work, ear = workplace(folder, stop_after=stop_after)
     passed_on = {**SMALL, "learning_rate": 1e-3, "max_steps": steps, **options}
     whole = Settings(bounds=Bounds(3), guard=guard, **settings or {})
     try:

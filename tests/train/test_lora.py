@@ -21,7 +21,7 @@ from r1pipe.train.examples import Example
 from r1pipe.train.grpo import Judgement, Prompt
 from r1pipe.train.lora import Lora
 from stages import distill, rl
-from tests.tiny_model import Ear, inputs, workplace
+from tests.tiny_model import Ear, difference, inputs, workplace
 
 pytest.importorskip("peft", reason="the extra 'lora' is not installed")
 
@@ -35,11 +35,6 @@ SHORTER = grpo.Settings(lengths={0: 12, 2: 6})
 
 def weights_of(model: Any) -> Weights:
     return {name: value.detach().clone() for name, value in model.named_parameters()}
-
-
-def difference(one: Weights, other: Weights) -> float:
-    assert set(one) == set(other)
-    return max((one[name] - other[name]).abs().max().item() for name in one)
 
 
 def parity(batch: Sequence[tuple[Prompt, Rollout]]) -> list[Judgement]:
@@ -58,10 +53,8 @@ def reinforce(
     **options: Any,
 ) -> tuple[Any, Weights, Ear]:
     """Train by GRPO in `folder`, from its last checkpoint if it has one."""
-    work, ear = workplace(folder)
+    work, ear = workplace(folder, stop_after=stop_after)
     model, tokenizer = lora.open_policy(tiny, settings, work)
-    if stop_after is not None:
-        work.progress = lambda done, *_: work.stop.set() if done >= stop_after else None  # type: ignore[method-assign]
     texts = [f"nums {row} 4 7 to {row} <think>" for row in range(1, steps * 2 + 1)]
     prompts = [Prompt(row, text, tokenizer(text)["input_ids"]) for row, text in enumerate(texts)]
     engine = TransformersEngine(model, eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id)
@@ -174,10 +167,8 @@ def examples() -> list[Example]:
 
 
 def tune(tiny: Path, folder: Path, stop_after: int | None = None) -> Weights:
-    work, _ = workplace(folder)
+    work, _ = workplace(folder, stop_after=stop_after)
     model, tokenizer = lora.open_policy(tiny, Lora(r=4, dropout=0.1), work)
-    if stop_after is not None:
-        work.progress = lambda done, *_: work.stop.set() if done >= stop_after else None  # type: ignore[method-assign]
     options = {"per_device_train_batch_size": 4, "learning_rate": 1e-2, "save_steps": 2, "logging_steps": 1}
     try:
         sft.train(model, tokenizer, examples(), 2, 4, options, work)

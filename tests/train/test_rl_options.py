@@ -16,12 +16,12 @@ from r1pipe.rollout import Engine, Finished, Rollout, Sampling
 from r1pipe.train import grpo
 from r1pipe.train.grpo import Prompt
 from r1pipe.train.micro_batches import Bounds
+from tests.tiny_model import difference, timeless
 from tests.tiny_rl import (
     GROUP,
     SETTINGS,
     Drawn,
     Recording,
-    Weights,
     distribution,
     logps,
     policy_of,
@@ -82,15 +82,6 @@ def engines() -> tuple[list[Around], Any]:
         return made[-1]
 
     return made, around
-
-
-def difference(one: Weights, other: Weights) -> float:
-    return max((one[name] - other[name]).abs().max().item() for name in one)
-
-
-def timeless(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    clocks = ("seconds", "tokens_per_second", "eta")
-    return [{k: v for k, v in row.items() if not k.startswith(clocks)} for row in rows]
 
 
 # --- Advantages
