@@ -214,12 +214,22 @@ def _prompts_and_rewards(setup: Setup) -> tuple[list[Row], list[Callable[..., li
     from r1pipe.rollout import Rollout
     from r1pipe.train.determinism import derive_seed
     from r1pipe.train.grpo import Prompt
+    from r1pipe.train.judging import RewardJudge
+    from r1pipe.train.prompts import TrainingPrompts
     from r1pipe.train.text import open_tokenizer
-    from stages import rl
 
     tokenizer = open_tokenizer(Path(setup.model))
-    asked = rl.Asked(stage_config(setup, {}), tokenizer, seed=derive_seed(setup.seed, "rl"), context=1 << 30)
-    judge = rl.Judge(asked.items, tokenizer, make_rewards(list(REWARDS), language="en"))
+    config = stage_config(setup, {})
+    asked = TrainingPrompts(
+        config.task,
+        config.template,
+        tokenizer,
+        count=config.steps * config.prompts_per_step,
+        seed=derive_seed(setup.seed, "rl"),
+        context=1 << 30,
+        longest=config.longest,
+    )
+    judge = RewardJudge(asked.items, tokenizer, make_rewards(list(REWARDS), language="en"))
     texts = [prompt.text for prompt in asked.prompts]
     if tokenizer(text=texts)["input_ids"] != [prompt.token_ids for prompt in asked.prompts]:
         raise RunFailed("TRL reads the prompts as other tokens than r1pipe does.")

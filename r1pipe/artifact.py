@@ -241,7 +241,7 @@ class Store:
                 raise Conflict(f"'{path}' is already there: another process publishes in this run. Stop one.")
             jsonl.write_text(path.parent / _LAST_VERSION, f"{number}\n")
             os.rename(partial, path)
-            jsonl.fsync_folder(path.parent)
+            jsonl.fsync(path.parent)
         artifact = Artifact(path, whole.kind, load_manifest(path))
         record = _stat_record(artifact)
         if record is not None:
@@ -276,7 +276,7 @@ class Store:
         target = self.root / stage
         with jsonl.writing(target):
             target.mkdir(parents=True, exist_ok=True)
-            jsonl.fsync_folder(self.root)
+            jsonl.fsync(self.root)
             for stale in target.glob(".partial-*"):  # copies that a kill left; their originals are elsewhere
                 shutil.rmtree(stale)
         if self._may_move(folder, target):

@@ -1,4 +1,4 @@
-"""The arithmetic of a training's batches: plain numbers; what does not divide, the configs refuse.
+"""The arithmetic of a training's batches: how a step is shared out and cut, in plain numbers.
 
 Five sizes stand one inside the other, and TRL counts one of them in a unit of its own:
 `steps_per_generation` are its calls, `gradient_accumulation_steps` of which are an optimiser step. In the
@@ -11,7 +11,7 @@ need not be equal. A supervised stage is cut by TRL.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,47 @@ class BatchPlan:
     """Tokens that a completion (or a row) has at most, if that is known."""
     rollouts: bool = True
     """Whether the completions are generated; a supervised stage is given its `batch_size` rows."""
+
+    @classmethod
+    def of_rollouts(
+        cls,
+        prompts_per_step: int,
+        group_size: int,
+        micro_batch: int,
+        *,
+        minibatches: int,
+        processes: int,
+        tokens: int,
+    ) -> Self:
+        """How RL's completions are cut: whole groups to each process, whose prompt it reads once.
+
+        Raises `ValueError` where the prompts cannot be shared out evenly.
+        """
+        _share(prompts_per_step, "prompts_per_step", processes)
+        return cls(
+            prompts_per_step,
+            group_size,
+            micro_batch,
+            minibatches=minibatches,
+            processes=processes,
+            tokens=tokens,
+        )
+
+    @classmethod
+    def of_rows(cls, batch_size: int, micro_batch: int | None, *, processes: int, tokens: int | None) -> Self:
+        """How a supervised stage's rows are cut: at most `micro_batch` at once, or a process's whole share.
+
+        Raises `ValueError` where the rows cannot be shared out evenly, or a share not cut into such pieces.
+        """
+        share = _share(batch_size, "batch_size", processes)
+        micro = min(micro_batch or share, share)
+        if share % micro:
+            per = f" / {processes} processes" if processes > 1 else ""
+            raise ValueError(
+                f"batch_size{per} = {share} rows cannot be cut into micro-batches of micro_batch = {micro}; "
+                f"choose a divisor of {share}"
+            )
+        return cls(batch_size, 1, micro, processes=processes, tokens=tokens, rollouts=False)
 
     @property
     def completions_per_step(self) -> int:
@@ -74,6 +115,20 @@ class BatchPlan:
         return self.minibatches * self.gradient_accumulation_steps
 
     @property
+    def trainer_options(self) -> dict[str, int]:
+        """The numbers as TRL's configs call them."""
+        calls = {
+            "per_device_train_batch_size": self.per_device_train_batch_size,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+        }
+        if not self.rollouts:
+            return calls
+        return calls | {
+            "num_generations": self.group_size,
+            "steps_per_generation": self.steps_per_generation,
+        }
+
+    @property
     def tokens_per_step(self) -> int | None:
         """Tokens that one optimiser step learns from at most, prompts left out."""
         return None if self.tokens is None else self.completions_per_step * self.tokens
@@ -108,3 +163,15 @@ class BatchPlan:
             "steps_per_generation": self.steps_per_generation if self.rollouts else None,
             "tokens_per_step": self.tokens_per_step,
         }
+
+
+def _share(total: int, of: str, processes: int) -> int:
+    """What one process gets of `total` (`of` in messages). Raises `ValueError` if it does not divide."""
+    if total % processes:
+        fitting = [number for number in range(1, total + 1) if total % number == 0]
+        nearest = sorted(fitting, key=lambda number: abs(number - processes))[:2]
+        raise ValueError(
+            f"{of} = {total} cannot be shared out evenly among processes = {processes}; "
+            f"choose a multiple of {processes}, or {' or '.join(map(str, sorted(nearest)))} processes"
+        )
+    return total // processes

@@ -195,10 +195,11 @@ def _show_dry_run(output: Output, recipe: "Recipe") -> None:
 
     found = dryrun.dry_run(recipe)
     output.result(found.as_json, *views.dry_run_views(found.as_json))
-    if found.problems and not output.json:
-        raise UsageError("\n".join(found.problems))
-    if found.problems:
-        raise typer.Exit(UsageError.exit_code)
+    if (error := found.findings.error) is None:
+        return
+    if not output.json:
+        raise error
+    raise typer.Exit(error.exit_code)
 
 
 def _show_run(output: Output, folder: Path, made: "dict[str, Artifact]") -> None:

@@ -24,7 +24,7 @@ from r1pipe.prompting import Template, render
 from r1pipe.recipe import Recipe, StageSpec
 from r1pipe.rollout import vllm_fit
 from r1pipe.rollout.specs import EngineSpec, ServerSpec, VllmSpec
-from r1pipe.stage import Reference, Verbs
+from r1pipe.stage import Findings, Reference, Verbs
 from r1pipe.tasks import Item, Task
 from r1pipe.tasks.spec import TaskSpec
 from r1pipe.train.text import encode_prompt, open_tokenizer
@@ -33,12 +33,12 @@ from stages import VERBS
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ASKED: Final = 8
+TRIED: Final = 8
 """Items of each task that are rendered."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TaskTrial:
     """A task's data as one stage would ask it."""
 
     stage: str
@@ -64,18 +64,25 @@ class DryRun:
     recipe: Recipe
     batches: dict[str, BatchPlan] = field(default_factory=dict)
     """Of each stage that trains."""
-    asked: list[Asked] = field(default_factory=list)
+    tasks: list[TaskTrial] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     """What could not be tried on this machine, a sentence each."""
-    problems: list[str] = field(default_factory=list)
-    """What has to be put right, each with its place."""
+    findings: Findings = field(default_factory=Findings)
+    """What has to be put right, in the recipe or on this machine, each with its place."""
 
-    def problem(self, stage: str, key: str, text: str) -> None:
-        """Note a problem of a stage; it stands where the recipe has its key."""
+    def wrong(self, stage: str, key: str, text: str) -> None:
+        """Note what is wrong with a stage; it stands where the recipe has its key."""
+        self._note(self.findings.wrong, stage, key, text)
+
+    def lacking(self, stage: str, key: str, text: str) -> None:
+        """Note what this machine lacks for a stage; it stands where the recipe has its key."""
+        self._note(self.findings.lacking, stage, key, text)
+
+    def _note(self, findings: list[str], stage: str, key: str, text: str) -> None:
         written = ".".join(self.recipe.written(stage, key))
         told = f"{self.recipe.place(stage, key)}: stages.{stage}.{written}: {text}"
-        if told not in self.problems:
-            self.problems.append(told)
+        if told not in findings:
+            findings.append(told)
 
     def leave_out(self, text: str) -> None:
         """Note what could not be tried, once."""
@@ -101,17 +108,18 @@ class DryRun:
                     "too_long": each.too_long,
                     "prompt": each.prompt,
                 }
-                for each in self.asked
+                for each in self.tasks
             ],
             "left_out": self.left_out,
-            "problems": self.problems,
+            "problems": self.findings.wrong,
+            "lacking": self.findings.lacking,
         }
 
 
 def dry_run(recipe: Recipe, *, verbs: Verbs = VERBS, preload: Sequence[str] = pipeline.HEAVY) -> DryRun:
     """Try all of a recipe that can be tried without running it."""
-    found = DryRun(recipe)
-    found.problems += pipeline.check_options(recipe, recipe.order, verbs=verbs, preload=preload)
+    checked = pipeline.check_options(recipe, recipe.order, verbs=verbs, preload=preload)
+    found = DryRun(recipe, findings=checked)
     with _offline():
         models = _Models(recipe)
         tasks = _Tasks()
@@ -131,7 +139,7 @@ def _try_data(found: DryRun, spec: StageSpec) -> None:
         external = reference.kind != "path" and reference.value not in found.recipe.stages
         on_hub = reference.kind == "checkpoint" and is_hub_id(reference.value)
         if external and not on_hub and not Path(reference.value).expanduser().exists():
-            found.problem(spec.name, _key(reference), _missing(found.recipe, reference.value))
+            found.wrong(spec.name, _key(reference), _missing(found.recipe, reference.value))
 
 
 def _try_engines(found: DryRun, spec: StageSpec, models: "_Models") -> None:
@@ -142,7 +150,7 @@ def _try_engines(found: DryRun, spec: StageSpec, models: "_Models") -> None:
             found.leave_out(f"The server of '{spec.name}' was not asked: a dry run opens no connection.")
         elif isinstance(engine, VllmSpec):
             for said in models.unservable(found, spec):
-                found.problem(spec.name, key, said)
+                found.wrong(spec.name, key, said)
 
 
 def _try_tasks(found: DryRun, spec: StageSpec, models: "_Models", tasks: "_Tasks") -> None:
@@ -151,15 +159,15 @@ def _try_tasks(found: DryRun, spec: StageSpec, models: "_Models", tasks: "_Tasks
     for key, task in _models_in(spec.config, TaskSpec):
         path = getattr(task, "path", None)
         if path is not None and not Path(path).expanduser().exists():
-            found.problem(spec.name, f"{key}.path", _missing(found.recipe, path))
+            found.wrong(spec.name, f"{key}.path", _missing(found.recipe, path))
             continue
         try:
             made, items = tasks.of(task)
         except UsageError as error:
-            found.problem(spec.name, key, str(error))
+            found.wrong(spec.name, key, str(error))
         except EnvironmentUnfit as error:
             if (dataset := getattr(task, "dataset", None)) is None:
-                found.problem(spec.name, key, str(error))
+                found.lacking(spec.name, key, str(error))
             else:
                 found.leave_out(f"The data set {dataset} is not on this machine; its rows were not read.")
         else:
@@ -183,14 +191,14 @@ def _try_prompts(
     try:
         lengths, prompt = _rendered(template, items, [model.tokenizer for model in opened])
     except UsageError as error:
-        found.problem(spec.name, "template", str(error))
+        found.wrong(spec.name, "template", str(error))
     too_long = set[int]()
     for model, tokens in zip(opened, lengths, strict=False):  # none where nothing could be rendered
         too_long |= _try_room(found, spec, key, model, tokens)
     pool = getattr(task, "pool", None)
     rows, longest = None if pool is None else len(pool), max(map(max, lengths), default=None)
-    found.asked.append(
-        Asked(spec.name, key, task.name, rows, len(task.bad), longest, len(items), len(too_long), prompt)
+    found.tasks.append(
+        TaskTrial(spec.name, key, task.name, rows, len(task.bad), longest, len(items), len(too_long), prompt)
     )
 
 
@@ -225,7 +233,7 @@ def _try_room(found: DryRun, spec: StageSpec, key: str, model: "_Model", tokens:
     room = model.context - most
     too_long = {place for place, each in enumerate(tokens) if each > room}
     if len(too_long) == len(tokens):
-        found.problem(
+        found.wrong(
             spec.name,
             where,
             f"{most} tokens after a prompt of {max(tokens)} do not fit the context of {model.context} that "
@@ -260,7 +268,7 @@ class _Tasks:
         if key not in self._made:
             try:
                 task = spec.make()
-                self._made[key] = task, task.items(spec.chosen_split, ASKED, seed=0)
+                self._made[key] = task, task.items(spec.chosen_split, TRIED, seed=0)
             except (UsageError, EnvironmentUnfit) as error:
                 self._made[key] = error
         made = self._made[key]
@@ -333,11 +341,11 @@ class _Models:
             return None
         except (OSError, ValueError) as error:
             text = str(error).partition("\n")[0]
-            found.problem(stage, key, f"the tokenizer of {value} cannot be opened: {text}")
+            found.wrong(stage, key, f"the tokenizer of {value} cannot be opened: {text}")
             return None
         if tokenizer.eos_token_id is None:
             text = f"the tokenizer of {value} has no EOS; set `eos_token` in its tokenizer_config.json"
-            found.problem(stage, key, text)
+            found.wrong(stage, key, text)
         return _Model(value, tokenizer, _context(folder), folder)
 
 

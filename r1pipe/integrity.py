@@ -39,7 +39,7 @@ def seal(folder: Path) -> tuple[FileEntry, ...]:
         entries.append(FileEntry(path=name, size=path.stat().st_size, sha256=digest))
         folders.add(path.parent)
     for each in sorted(folders, reverse=True):
-        jsonl.fsync_folder(each)
+        jsonl.fsync(each)
     return tuple(entries)
 
 

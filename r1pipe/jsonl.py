@@ -190,9 +190,9 @@ def writing(path: Path | str) -> Iterator[None]:
         ) from error
 
 
-def fsync_folder(folder: Path) -> None:
-    """Put a folder's list of names on the disk; else a new or renamed file can vanish in a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def fsync(path: Path) -> None:
+    """Put a file on the disk, or a folder's names; else a new or renamed file can vanish in a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -238,7 +238,7 @@ def write_shards(folder: Path | str, rows: Iterable[Row], *, rows_per_shard: int
         for stale in folder.glob("part-*.jsonl"):
             if stale.name not in names:
                 stale.unlink()
-        fsync_folder(folder)
+        fsync(folder)
     return total
 
 
@@ -270,7 +270,7 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
-        fsync_folder(path.parent)
+        fsync(path.parent)
 
 
 # --- The journal
@@ -293,7 +293,7 @@ class Journal:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             try:
                 if new:
-                    fsync_folder(self.path.parent)
+                    fsync(self.path.parent)
                 self._repair()
             except BaseException:
                 self.close()

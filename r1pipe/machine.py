@@ -6,7 +6,11 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from r1pipe.errors import RunFailed
 
 _PR_SET_PDEATHSIG = 1
 
@@ -73,6 +77,22 @@ def use_threads(threads: int) -> None:
         os.environ[variable] = str(threads)
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def full_memory_explained(ways_out: str) -> Iterator[None]:
+    """Raise `RunFailed` with the `ways_out` where torch runs out of the accelerator's memory.
+
+    A stage's `run` is decorated with it: the memory may be full wherever a model is opened, asked or trained.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        torch = sys.modules.get("torch")
+        if torch is None or not isinstance(error, torch.OutOfMemoryError):
+            raise
+        told = (str(error).strip().splitlines() or ["out of memory"])[0]
+        raise RunFailed(f"The accelerator's memory is full: {told} {ways_out}") from error
 
 
 def print_into(log: Path) -> None:

@@ -39,7 +39,7 @@ class Problem:
 
 
 @dataclass
-class Document:
+class MarkedDocument:
     """A YAML document: plain data, and the place of each part of it."""
 
     source: str
@@ -94,9 +94,9 @@ class Document:
                 del marks[below]
 
 
-def parse(text: str, source: str) -> Document:
+def parse(text: str, source: str) -> MarkedDocument:
     """Read one document; what is wrong with it is in `problems`, and `data` holds what could be read."""
-    document = Document(source)
+    document = MarkedDocument(source)
     try:
         # BaseLoader resolves nothing, so that an explicit tag is the only tag there is.
         node = yaml.compose(text, Loader=yaml.BaseLoader)
@@ -118,7 +118,7 @@ _TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map")}
 class _Reader:
     """Turns nodes into data, and fills in the document's places and problems."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: MarkedDocument) -> None:
         self._document = document
         self._open: set[int] = set()
 

@@ -1,4 +1,4 @@
-"""Training on several processes: what a recipe says of it, and how a step's batch is shared out.
+"""Training on several processes: what a recipe says of it, and what it needs of a machine.
 
 Everything that a recipe counts (`batch_size`, `prompts_per_step`, `steps`) is of all processes together, so a
 recipe means the same training on one GPU and on eight.
@@ -66,32 +66,7 @@ def everywhere(recipe: Recipe, gpus: int | None, nodes: int | None) -> list[str]
     ]
 
 
-def shared(total: int, of: str, processes: int) -> int:
-    """What one process gets of `total` (`of` in messages). Raises `ValueError` if it does not divide."""
-    if total % processes:
-        fitting = [number for number in range(1, total + 1) if total % number == 0]
-        nearest = sorted(fitting, key=lambda number: abs(number - processes))[:2]
-        raise ValueError(
-            f"{of} = {total} cannot be shared out evenly among processes = {processes}; "
-            f"choose a multiple of {processes}, or {' or '.join(map(str, sorted(nearest)))} processes"
-        )
-    return total // processes
-
-
-def micro_batch(share: int, most: int | None, of: str) -> int:
-    """What one process computes at once: its whole share (called `of`), or `most` if that is less.
-
-    Raises `ValueError` if the share cannot be cut into such pieces.
-    """
-    micro = min(most or share, share)
-    if share % micro:
-        raise ValueError(
-            f"{of} cannot be cut into micro-batches of micro_batch = {micro}; choose a divisor of {share}"
-        )
-    return micro
-
-
-def lacks(parallel: Parallel, processes: int) -> list[str]:
+def lacking(parallel: Parallel, processes: int) -> list[str]:
     """What this machine lacks for so many processes on it, one sentence each, beginning with the key."""
     found = []
     gpus = machine.gpus()

@@ -22,8 +22,8 @@ from r1pipe.plan import Planner, Step
 from r1pipe.recipe import Recipe, StageSpec
 from r1pipe.reporting import death
 from r1pipe.run import RunFolder
-from r1pipe.stage import Sink, StageConfig, Verbs, references
-from r1pipe.worker import Job, run_checks, run_stage
+from r1pipe.stage import Findings, Sink, StageConfig, Verbs, references
+from r1pipe.worker import StageJob, run_checks, run_stage
 from stages import VERBS
 
 HEAVY: Final = ("torch", "transformers", "datasets", "trl.trainer.sft_trainer", "trl.trainer.grpo_trainer")
@@ -68,6 +68,7 @@ def run(
 
     Raises:
         UsageError: an input or an option cannot be used; nothing was run.
+        EnvironmentUnfit: this machine lacks what a stage needs; nothing was run.
         Conflict: another process writes in this run.
         RunFailed: stages failed; those that do not depend on them were finished first. Where all of them met
             an error of another kind, unusable data say, that kind is raised.
@@ -83,8 +84,8 @@ def run(
         began, exit_code = time.monotonic(), 1
         try:
             due = [step.stage for step in steps if step.action != "up to date"]
-            if due and (found := check_options(recipe, due, verbs=verbs, preload=preload)):
-                raise UsageError("\n".join(found))
+            if due and (unfit := check_options(recipe, due, verbs=verbs, preload=preload).error):
+                raise unfit
             artifacts = _Scheduler(recipe, folder, planner, verbs, tell, jobs).run()
             exit_code = 0
         except R1pipeError as error:
@@ -100,7 +101,7 @@ def run(
 
 def check_options(
     recipe: Recipe, stages: Sequence[str], *, verbs: Verbs = VERBS, preload: Sequence[str] = HEAVY
-) -> list[str]:
+) -> Findings:
     """Let these stages look at their own options, in a child; return all that they found, with its place."""
     specs = [recipe.stages[stage] for stage in stages]
     checks = {
@@ -110,7 +111,7 @@ def check_options(
     }
     fork_server(preload)
     if not checks:
-        return []
+        return Findings()
     child = Child.start(run_checks, checks, "check")
     try:
         while not child.over:
@@ -120,11 +121,16 @@ def check_options(
         child.close()
     if child.end.get("what") != "checked":
         raise RunFailed(f"The options could not be checked: {child.end.get('error', 'the check died')}.")
-    return [
-        f"{recipe.place(stage, problem.split()[0].rstrip(':'))}: stages.{stage}.{problem}"
-        for stage, problems in child.end["problems"].items()
-        for problem in problems
-    ]
+    found = Findings()
+    for stage, told in child.end["findings"].items():
+        found.wrong.extend(_placed(recipe, stage, said) for said in told["wrong"])
+        found.lacking.extend(_placed(recipe, stage, said) for said in told["lacking"])
+    return found
+
+
+def _placed(recipe: Recipe, stage: str, said: str) -> str:
+    """What a stage's check says, with the place of the key that it begins with."""
+    return f"{recipe.place(stage, said.split()[0].rstrip(':'))}: stages.{stage}.{said}"
 
 
 def run_alone(
@@ -167,7 +173,7 @@ def run_alone(
     made = run(recipe, run_dir, sink=sink, verbs=verbs, preload=preload)[verb]
     with jsonl.writing(out):
         os.replace(made.path, out)
-        jsonl.fsync_folder(out.parent)
+        jsonl.fsync(out.parent)
     return Artifact(out, made.kind, made.manifest)
 
 
@@ -241,7 +247,7 @@ class _Scheduler:
         told = {"verb": step.verb, "fingerprint": step.fingerprint, "reasons": list(step.reasons)}
         self._tell("stage_started", name, resumed=resumed, **told)
         module, spec = self._verbs.modules[step.verb], self._recipe.stages[name]
-        job = Job(module, spec, step, self._recipe.seed, self._folder.path)
+        job = StageJob(module, spec, step, self._recipe.seed, self._folder.path)
         child = self._running[name] = Child.start(run_stage, job, name)
         if self._signals:  # it came while the child was being started
             child.stop()

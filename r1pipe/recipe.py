@@ -24,7 +24,7 @@ from pydantic_core import ErrorDetails
 from r1pipe import hints, marked, shipped
 from r1pipe.errors import UsageError
 from r1pipe.hub import is_hub_id
-from r1pipe.marked import Document, Problem
+from r1pipe.marked import MarkedDocument, Problem
 from r1pipe.stage import Reference, StageConfig, references
 
 _TOP = ("name", "description", "seed", "stages")
@@ -56,7 +56,7 @@ class Recipe:
     seed: int
     stages: Mapping[str, StageSpec]
     description: str = ""
-    document: Document | None = field(default=None, compare=False, repr=False)
+    document: MarkedDocument | None = field(default=None, compare=False, repr=False)
     """Where it was written; none for a recipe built in Python."""
 
     def parents(self, stage: str) -> list[str]:
@@ -164,7 +164,7 @@ def from_resolved(data: Mapping[str, Any], source: str, verbs: Mapping[str, type
 
     A path that leads nowhere is no mistake here: what a run was made from may be gone by the time it is read.
     """
-    validator = _Validator(Document(source, dict(data)), verbs, paths_exist=False)
+    validator = _Validator(MarkedDocument(source, dict(data)), verbs, paths_exist=False)
     recipe = validator.recipe()
     if validator.problems:
         raise _usage_error(validator.problems)
@@ -180,7 +180,7 @@ class _Validator:
 
     def __init__(
         self,
-        document: Document,
+        document: MarkedDocument,
         verbs: Mapping[str, type[StageConfig]],
         *,
         paths_exist: bool = True,

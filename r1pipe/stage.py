@@ -5,8 +5,8 @@ A stage is a module in `stages/` with
     VERSION: int                                    bumped by hand when results would change
     class Config(StageConfig): ...                  a sentence under each field
     def run(config, inputs, work) -> Outcome: ...
-    def check(config) -> list[str]: ...             optional: problems found before anything starts, each
-                                                    beginning with the key: "trainer.beta: ..."
+    def check(config) -> Findings: ...              optional: what is seen before anything starts to be wrong
+                                                    with the config, or missing on this machine
     def batches(config) -> BatchPlan: ...           optional, of a stage that trains: how its batches are cut
     SUMMARY: str                                    optional: one line for the help
 
@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 from r1pipe import jsonl
-from r1pipe.errors import Interrupted
+from r1pipe.errors import EnvironmentUnfit, Interrupted, R1pipeError, UsageError
 from r1pipe.fingerprint import flatten
 
 if TYPE_CHECKING:
@@ -147,6 +147,30 @@ def _ref_in(annotation: Any) -> Ref | None:
     if get_origin(annotation) is Annotated:
         return next((mark for mark in annotation.__metadata__ if isinstance(mark, Ref)), None)
     return next((mark for arg in get_args(annotation) if (mark := _ref_in(arg))), None)
+
+
+# --- What check() finds
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What keeps a stage from running, each a sentence that begins with the key: `trainer.beta: ...`."""
+
+    wrong: list[str] = field(default_factory=list)
+    """What the config has to have changed."""
+    lacking: list[str] = field(default_factory=list)
+    """What this machine lacks for it: the config is right, and runs on another."""
+
+    def __add__(self, other: "Findings") -> "Findings":
+        return Findings(self.wrong + other.wrong, self.lacking + other.lacking)
+
+    @property
+    def error(self) -> R1pipeError | None:
+        """All of it as one error, that of a config if anything is wrong with it; None where nothing is."""
+        if not self.wrong and not self.lacking:
+            return None
+        kind = UsageError if self.wrong else EnvironmentUnfit
+        return kind("\n".join([*self.wrong, *self.lacking]))
 
 
 # --- What run() is given

@@ -67,18 +67,19 @@ def plan_table(steps: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def dry_run_views(found: Mapping[str, Any]) -> list[Table | str]:
-    """The batches, the tasks and what was left out; the problems are told as an error."""
+    """The batches, the tasks and what was left out; what has to be put right is told as an error."""
     shown: list[Table | str] = []
     if found["batches"]:
         shown.append(_batches_table(found["batches"]))
     if found["tasks"]:
         shown.append(_asked_table(found["tasks"]))
     shown += [f"Left out: {text}" for text in found["left_out"]]
-    unseen = len(found["left_out"])
-    if not found["problems"] and unseen:
+    if found["problems"] or found["lacking"]:
+        return shown
+    if unseen := len(found["left_out"]):
         things = "the one thing above was" if unseen == 1 else f"the {unseen} things above were"
         shown.append(f"Nothing wrong was found; {things} not looked at.")
-    elif not found["problems"]:
+    else:
         stages = len(found["stages"])
         shown.append(f"Nothing is wrong with the {'one stage' if stages == 1 else f'{stages} stages'}.")
     return shown

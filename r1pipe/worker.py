@@ -11,7 +11,7 @@ import resource
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -35,7 +35,7 @@ _LOCK_SECONDS = 30  # for the child of a parent that was just killed to notice i
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class StageJob:
     """All that a child needs to run one stage."""
 
     module: str
@@ -45,7 +45,7 @@ class Job:
     run_dir: Path
 
 
-def run_stage(job: Job, pipe: Connection) -> None:
+def run_stage(job: StageJob, pipe: Connection) -> None:
     """Run and publish one stage, and tell the parent; the body of a child process."""
     folder, name = RunFolder(job.run_dir), job.spec.name
     _live_and_die_with_the_parent(pipe)
@@ -66,11 +66,13 @@ def run_stage(job: Job, pipe: Connection) -> None:
 
 
 def run_checks(checks: Mapping[str, tuple[str, StageConfig]], pipe: Connection) -> None:
-    """Run each stage's own `check` and send the problems found; the body of a child process."""
+    """Run each stage's own `check` and send what it finds; the body of a child process."""
     _live_and_die_with_the_parent(pipe)
     with _Report(pipe, Path.cwd()) as report:
-        found = {name: import_module(module).check(config) for name, (module, config) in checks.items()}
-        report.send("checked", problems=found)
+        found = {
+            name: asdict(import_module(module).check(config)) for name, (module, config) in checks.items()
+        }
+        report.send("checked", findings=found)
 
 
 # --- Reporting
@@ -116,7 +118,7 @@ def _live_and_die_with_the_parent(pipe: Connection) -> None:
 # --- The stage
 
 
-def _open_inputs(job: Job) -> Inputs:
+def _open_inputs(job: StageJob) -> Inputs:
     given: dict[str, list[tuple[str, Artifact]]] = {}
     for each in job.step.inputs:
         artifact = each.artifact or open_external(each.kind, each.label)
@@ -125,7 +127,7 @@ def _open_inputs(job: Job) -> Inputs:
 
 
 def _manifest(
-    job: Job, version: int, inputs: Inputs, outcome: Outcome, cost: Mapping[str, float]
+    job: StageJob, version: int, inputs: Inputs, outcome: Outcome, cost: Mapping[str, float]
 ) -> Manifest:
     seen: dict[str, int] = {}
     parents = []

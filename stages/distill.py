@@ -2,8 +2,6 @@
 
 from pydantic import Field
 
-from r1pipe.batches import BatchPlan
-from r1pipe.stage import Inputs, Outcome, Work
 from r1pipe.train import supervised
 from r1pipe.train.supervised import SupervisedConfig
 
@@ -22,16 +20,4 @@ class Config(SupervisedConfig):
     """Rows per optimiser step, the paper's."""
 
 
-def batches(config: Config) -> BatchPlan:
-    """How the rows of a step are cut."""
-    return supervised.batches(config)
-
-
-def check(config: Config) -> list[str]:
-    """Say what is wrong with the options passed through to the trainer."""
-    return supervised.check(config)
-
-
-def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
-    """Train the student on the traces."""
-    return supervised.run(config, inputs, work)
+batches, check, run = supervised.batches, supervised.check, supervised.run

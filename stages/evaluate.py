@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from r1pipe import jsonl
+from r1pipe import jsonl, machine
 from r1pipe.errors import UsageError
 from r1pipe.measure.scores import Scores, score
 from r1pipe.prompting import CLOSE_THINK, Template
-from r1pipe.rollout import Sampling
+from r1pipe.rollout import Sampling, choose
 from r1pipe.rollout.answers import Answers
-from r1pipe.rollout.asking import Asked, Question, ask
-from r1pipe.rollout.choose import engine_problems
+from r1pipe.rollout.asking import Question, QuestionSet, ask
 from r1pipe.rollout.specs import AnyEngine, AutoSpec, ServerSpec
-from r1pipe.rollout.writers import ModelWriter, Reader, longest
-from r1pipe.stage import CheckpointRef, Inputs, Outcome, StageConfig, Work
+from r1pipe.rollout.writers import WAYS_OUT, CheckpointReader, ModelWriter, longest
+from r1pipe.stage import CheckpointRef, Findings, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import AnyTask, Item, Task, told_apart
 from r1pipe.tasks.countdown import CountdownSpec
 from r1pipe.train.determinism import derive_seed
-from r1pipe.verify.alarm import alarm, reasons_of
+from r1pipe.verify.alarm import reasons_of, undecided_sentence
 
 if TYPE_CHECKING:
     from r1pipe.measure.samples import SampleRow
@@ -127,11 +126,12 @@ class Config(StageConfig):
         return self
 
 
-def check(config: Config) -> list[str]:
-    """Say what the engine lacks on this machine, and cannot do."""
-    return engine_problems(config.engine, [config.temperature])
+def check(config: Config) -> Findings:
+    """Find what the engine cannot do, and what this machine lacks for it."""
+    return choose.check_engine(config.engine, [config.temperature])
 
 
+@machine.full_memory_explained(WAYS_OUT)
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     """Ask every model every set, and publish each judged completion as a row.
 
@@ -139,7 +139,9 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     `UsageError` for a model that cannot be asked, before any is.
     """
     folders = dict(zip(inputs.labels("models"), (each.path for each in inputs.many("models")), strict=True))
-    candidates = {label: Candidate(label, folder, Reader.of(folder)) for label, folder in folders.items()}
+    candidates = {
+        label: Candidate(label, folder, CheckpointReader.of(folder)) for label, folder in folders.items()
+    }
     exam = Exam(config, list(candidates.values()), work.seed)
     for remark in exam.remarks:
         work.say(remark)
@@ -172,7 +174,7 @@ def _undecided(rows: Sequence[jsonl.Row], work: Work) -> dict[str, dict[str, int
         of_set = [row for row in rows if row["set"] == name]
         if reasons := reasons_of(of_set):
             found[name] = dict(reasons)
-        if said := alarm(reasons, len(of_set)):
+        if said := undecided_sentence(reasons, len(of_set)):
             work.say(f"Set '{name}': {said}")
     return found
 
@@ -186,7 +188,7 @@ class Candidate:
 
     label: str
     folder: Path
-    reader: Reader
+    reader: CheckpointReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +269,7 @@ class Exam:
             self.remarks.append(f"Set '{name}': {len(items)} problems, as the task's split has no more.")
         return [(task, item) for item in items.values()]
 
-    def _ask(self, candidate: Candidate, problems: Sequence[tuple[Task, Item]], limit: int) -> Asked:
+    def _ask(self, candidate: Candidate, problems: Sequence[tuple[Task, Item]], limit: int) -> QuestionSet:
         try:
             reader = candidate.reader
             return ask(problems, self.config.template, reader.tokenizer, room=reader.context - limit)

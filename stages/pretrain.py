@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from r1pipe import jsonl
+from r1pipe import jsonl, machine
 from r1pipe.artifact import Artifact
 from r1pipe.errors import UsageError
-from r1pipe.stage import NEUTRAL, DatasetRef, Inputs, Outcome, StageConfig, Work
+from r1pipe.stage import NEUTRAL, DatasetRef, Findings, Inputs, Outcome, StageConfig, Work
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -83,17 +83,18 @@ class Config(StageConfig):
         return self
 
 
-def check(config: Config) -> list[str]:
-    """Say what is wrong with the options passed through to the trainer."""
+def check(config: Config) -> Findings:
+    """Find what is wrong with the options passed through to the trainer."""
     if not config.trainer:
-        return []
+        return Findings()
     from transformers import TrainingArguments
 
-    from r1pipe.train.options import problems
+    from r1pipe.train.options import check_trainer
 
-    return problems(TrainingArguments, config.trainer, _TRAINER_NAMES, _options(config, documents=1))
+    return check_trainer(TrainingArguments, config.trainer, _TRAINER_NAMES, _options(config, documents=1))
 
 
+@machine.full_memory_explained("Set `batch_size` lower, or make the model smaller.")
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     """Build the model, train it on the data, publish it.
 

@@ -1,50 +1,34 @@
 """Reinforcement learning by GRPO, with rewards from rules and from a preference model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from r1pipe import jsonl
+from r1pipe import jsonl, machine, parallel
 from r1pipe.batches import BatchPlan
-from r1pipe.errors import UsageError
 from r1pipe.measure.language import Language
-from r1pipe.measure.samples import SampleRow
-from r1pipe.parallel import ParallelConfig, lacks, shared
-from r1pipe.prompting import Template, opens_thinking, parse
-from r1pipe.rewards import (
-    AskedItem,
-    LanguageWhen,
-    Reward,
-    RewardInput,
-    RewardName,
-    check_rewards,
-    give,
-    make_rewards,
-)
-from r1pipe.rollout import Correction, Engine, Rollout, Sampling
-from r1pipe.rollout.asking import Question, ask, judged_rows
-from r1pipe.rollout.choose import engine_problems, open_engine
-from r1pipe.rollout.pass_rates import PassRate, Rates, key_of
+from r1pipe.parallel import ParallelConfig
+from r1pipe.prompting import Template
+from r1pipe.rewards import LanguageWhen, Reward, RewardName, check_rewards, make_rewards
+from r1pipe.rollout import Correction, Engine, Sampling, choose
+from r1pipe.rollout.pass_rates import PassRate
 from r1pipe.rollout.specs import AnyEngine, AutoSpec, untrainable
-from r1pipe.stage import NEUTRAL, CheckpointRef, Inputs, Outcome, Work
-from r1pipe.tasks import Item, Task, TaskSpecs, mixture
-from r1pipe.tasks.base import judge_all
+from r1pipe.stage import NEUTRAL, CheckpointRef, Findings, Inputs, Outcome, Work
+from r1pipe.tasks import TaskSpecs
 from r1pipe.train import lora
-from r1pipe.train.determinism import derive_seed, epochs_of
-from r1pipe.train.guard import Guard
+from r1pipe.train.determinism import derive_seed
+from r1pipe.train.guard import GuardConfig
 from r1pipe.train.lora import Lora
 from r1pipe.train.schedule import Steps, legs, steps_of
-from r1pipe.train.text import decode_completions
-from r1pipe.verify.verdict import Completion, Verdict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from r1pipe.train.grpo import Judgement, Prompt, Settings
+    from r1pipe.train.grpo import Prompt, Settings
+    from r1pipe.train.prompts import TrainingPrompts
 
 VERSION = 4
 SUMMARY = "Train a policy by GRPO on tasks whose answers a program can judge."
@@ -193,10 +177,15 @@ class Config(ParallelConfig):
     """Steps between checkpoints that a stopped stage goes on from."""
     log_every: Annotated[int, Field(ge=1), NEUTRAL] = 1
     """Steps between rows of metrics."""
-    guard: Annotated[Guard, NEUTRAL] = Guard()
+    guard: Annotated[GuardConfig, NEUTRAL] = GuardConfig()
     """When a policy that comes apart is stopped, and whether the first step is proved."""
     trainer: dict[str, Any] = Field(default={})
     """Further options of TRL's GRPOConfig, by their names there."""
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that a completion ever has."""
+        return max(steps_of(self.max_new_tokens).values())
 
     @model_validator(mode="before")
     @classmethod
@@ -212,13 +201,6 @@ class Config(ParallelConfig):
                 "loss_type cispo bounds the ratio itself by clip_high, which has to be 1 or more; "
                 "set clip_high: 5 (ScaleRL's)"
             )
-        if self.parallel == "zero3":
-            raise ValueError(
-                "parallel: zero3 is for sft and distill: a policy that samples needs its weights whole, and "
-                "DeepSpeed's stage 3 gathers them layer by layer; set parallel: fsdp2"
-            )
-        if said := untrainable(self.engine):
-            raise ValueError(said)
         if self.loss_type == "luspo" and self.ratio != "sequence":
             raise ValueError("loss_type luspo has one ratio for a whole completion; set ratio: sequence")
         if self.reference_every is not None and self.kl == 0:
@@ -228,20 +210,26 @@ class Config(ParallelConfig):
             )
         return self
 
-    @property
-    def share(self) -> int:
-        """Completions that each process generates for a step: whole groups, whose prompt it reads once."""
-        return shared(self.prompts_per_step, "prompts_per_step", self.processes) * self.group_size
-
     @model_validator(mode="after")
     def _batches_divide(self) -> "Config":
-        self.share  # noqa: B018 - raises where it does not divide
+        batches(self)  # raises where it does not divide
         for leg in legs(self.steps, steps_of(self.temperature), steps_of(self.max_new_tokens)):
             if leg.end < self.steps and leg.end % self.minibatches:
                 raise ValueError(
                     f"a schedule changes at step {leg.end}, in the middle of a rollout of {self.minibatches} "
                     f"minibatches; let it change at a multiple of {self.minibatches}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _samples_where_it_trains(self) -> "Config":
+        if self.parallel == "zero3":
+            raise ValueError(
+                "parallel: zero3 is for sft and distill: a policy that samples needs its weights whole, and "
+                "DeepSpeed's stage 3 gathers them layer by layer; set parallel: fsdp2"
+            )
+        if said := untrainable(self.engine):
+            raise ValueError(said)
         if refused := lora.unshardable(self.lora, self.parallel):
             raise ValueError(refused)
         if self.parallel != "ddp" and self.reference_every is not None:
@@ -250,11 +238,6 @@ class Config(ParallelConfig):
                 "kept whole by every process; set parallel: ddp"
             )
         return self
-
-    @property
-    def longest(self) -> int:
-        """The most tokens that a completion ever has."""
-        return max(steps_of(self.max_new_tokens).values())
 
     @model_validator(mode="after")
     def _rewards_are_whole(self) -> "Config":
@@ -280,7 +263,7 @@ class Config(ParallelConfig):
 
 def batches(config: Config) -> BatchPlan:
     """How the completions of a step and of a rollout are cut."""
-    return BatchPlan(
+    return BatchPlan.of_rollouts(
         config.prompts_per_step,
         config.group_size,
         config.micro_batch,
@@ -290,52 +273,60 @@ def batches(config: Config) -> BatchPlan:
     )
 
 
-def check(config: Config) -> list[str]:
-    """Say what this machine lacks, and what is wrong with the options passed through to the trainer."""
-    lacking = lacks(config.parallel, config.processes // config.nodes) + lora.problems(config.lora)
-    lacking += engine_problems(config.engine, steps_of(config.temperature).values())
+def check(config: Config) -> Findings:
+    """Find what this machine lacks, and what is wrong with the options passed through to the trainer."""
+    here = config.processes // config.nodes
+    lacking = parallel.lacking(config.parallel, here) + lora.lacking(config.lora)
+    found = Findings(lacking=lacking)
+    found += choose.check_engine(config.engine, steps_of(config.temperature).values())
     if not config.trainer:
-        return lacking
+        return found
     from trl import GRPOConfig
 
-    from r1pipe.train.options import problems
+    from r1pipe.train.options import check_trainer
 
-    return lacking + problems(GRPOConfig, config.trainer, _TRL_NAMES, _options(config))
+    return found + check_trainer(GRPOConfig, config.trainer, _TRL_NAMES, _options(config))
 
 
+@machine.full_memory_explained(
+    "Set `micro_batch` lower, which gives the same step, or bound a pass by `micro_tokens`; where sampling "
+    "needs the memory, set `max_new_tokens` lower, or with vLLM `engine.memory`; or train adapters, as by "
+    "`lora: {r: 16}`."
+)
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     """Train the policy; publish it, with what it was asked and what was set aside."""
-    from r1pipe.train import grpo, launching, models, ranks
+    from r1pipe.train import grpo, judging, launching, models, prompts
 
     if config.spread and work.rank is None:
         return launching.on_processes(config, inputs, work)
-    model, tokenizer = lora.open_policy(inputs.one("model").path, config.lora, work)
+    folder = inputs.one("model").path
+    model, tokenizer = lora.open_policy(folder, config.lora, work)
     rewards = _rewards(config, inputs, model)
-    # An order of its own: traces of the problems that come first here would make of a later RL a repetition.
-    seed = derive_seed(work.seed, "rl")
-    asked = Asked(config, tokenizer, seed=seed, context=models.context_of(model))
-    work.say(batches(config).sentence)
-    if asked.set_aside:
-        work.say(f"Set aside as broken or too long for the context: {len(asked.set_aside)} of the prompts.")
     weights = {str(name): weight for name, weight in config.rewards.items()}
+    asked = _prompts(config, model, tokenizer, work)
     for checked in check_rewards(asked.tried(), rewards, weights, config.language):
         work.say(checked.sentence)
     turn = _proved(config, model, tokenizer, asked.prompts, work) if config.guard.proofs else None
     rates = None
-    with closing(_engine(config, inputs.one("model").path, model, tokenizer, asked, work)) as engine:
+    with closing(_engine(config, folder, model, tokenizer, asked.longest, work)) as engine:
         if config.pass_rate is not None:
             models.place(model)
-            share = asked.questions[work.rank or 0 :: ranks.count()]
-            _measure(_rates(config.pass_rate, work), config, share, engine, tokenizer, work)
-            ranks.barrier()
-            rates = _rates(config.pass_rate, work)
+            rates = prompts.measure_pass_rates(
+                config.pass_rate,
+                asked.questions,
+                engine,
+                tokenizer,
+                _first_sampling(config),
+                work,
+                batch=batches(config).completions_per_step,
+            )
             asked.leave_out(rates, work.say)
         asked.fill()
         trained = grpo.train(
             model,
             tokenizer,
             asked.prompts,
-            Judge(asked.items, tokenizer, rewards),
+            judging.RewardJudge(asked.items, tokenizer, rewards),
             weights,
             engine,
             _options(config),
@@ -344,13 +335,36 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
         )
     if work.rank:
         return Outcome("checkpoint", work.dir)  # the first process publishes
-    folder = lora.publish_policy(model, tokenizer, work.dir / "published", trained.weights)
-    models.publish_set_aside(folder, list(asked.set_aside.values()))
-    jsonl.write_rows(folder / "prompts.jsonl", asked.rows())
+    published = lora.publish_policy(model, tokenizer, work.dir / "published", trained.weights)
+    models.publish_set_aside(published, list(asked.set_aside.values()))
+    jsonl.write_rows(published / "prompts.jsonl", asked.rows())
     if rates is not None:
-        jsonl.write_rows(folder / "pass-rates.jsonl", rates.rows())
+        jsonl.write_rows(published / "pass-rates.jsonl", rates.rows())
     metrics = {**trained.metrics, "set_aside": len(asked.set_aside), **asked.left_out}
-    return Outcome("checkpoint", folder, metrics, tokens=trained.tokens)
+    return Outcome("checkpoint", published, metrics, tokens=trained.tokens)
+
+
+def _prompts(
+    config: Config, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", work: Work
+) -> "TrainingPrompts":
+    """What is asked; how it is cut into steps, and how much is set aside, is told to the user."""
+    from r1pipe.train import models, prompts
+
+    asked = prompts.TrainingPrompts(
+        config.task,
+        config.template,
+        tokenizer,
+        count=config.steps * config.prompts_per_step,
+        # An order of its own: traces of the problems that come first here would make of a later RL a
+        # repetition.
+        seed=derive_seed(work.seed, "rl"),
+        context=models.context_of(model),
+        longest=config.longest,
+    )
+    work.say(batches(config).sentence)
+    if asked.set_aside:
+        work.say(f"Set aside as broken or too long for the context: {len(asked.set_aside)} of the prompts.")
+    return asked
 
 
 def _engine(
@@ -358,57 +372,25 @@ def _engine(
     folder: Path,
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
-    asked: "Asked",
+    longest_prompt: int,
     work: Work,
 ) -> Engine:
     """Who generates, told to the user."""
-    longest = max(len(question.token_ids) for question in asked.questions) + config.longest
-    engine, said = open_engine(
+    engine, said = choose.open_engine(
         config.engine,
         folder,
         eos_id=tokenizer.eos_token_id,
         pad_id=tokenizer.pad_token_id,
-        context=longest,
+        context=longest_prompt + config.longest,
         model=model,
     )
     work.say(said)
     return engine
 
 
-def _rates(bounds: PassRate, work: Work) -> Rates:
-    """What all processes have measured; each writes in a journal of its own."""
-    own = work.dir / f"pass-rates.{work.rank or 0}.jsonl"
-    others = [path for path in sorted(work.dir.glob("pass-rates.*.jsonl")) if path != own]
-    return Rates(own, bounds, others)
-
-
-def _measure(
-    rates: Rates,
-    config: Config,
-    questions: Sequence[Question],
-    engine: Engine,
-    tokenizer: "PreTrainedTokenizerBase",
-    work: Work,
-) -> None:
-    """Ask the policy every prompt a few times, as the first rollout would."""
-    limit = steps_of(config.max_new_tokens)[0]
-    sampling = Sampling(limit, temperature=steps_of(config.temperature)[0])
-
-    def ask_these(pairs: Sequence[tuple[Question, int]]) -> list[SampleRow]:
-        work.pause_point()
-        seeds = [derive_seed(work.seed, "pass rate", *key_of(each), sample) for each, sample in pairs]
-        rollouts = engine.generate([each.token_ids for each, _ in pairs], sampling, seeds=seeds)
-        texts = decode_completions(tokenizer, [rollout.token_ids for rollout in rollouts])
-        return judged_rows(
-            [
-                (each, sample, each.completion(text, len(rollout.token_ids), rollout.finish == "length"))
-                for (each, sample), text, rollout in zip(pairs, texts, rollouts, strict=True)
-            ]
-        )
-
-    for done, total in rates.measure(questions, ask_these, batch=config.prompts_per_step * config.group_size):
-        work.progress(done, total, "prompts measured")
-    engine.rest()
+def _first_sampling(config: Config) -> Sampling:
+    """How the first rollout is drawn."""
+    return Sampling(steps_of(config.max_new_tokens)[0], temperature=steps_of(config.temperature)[0])
 
 
 def _rewards(config: Config, inputs: Inputs, policy: "PreTrainedModel") -> dict[str, Reward]:
@@ -437,11 +419,7 @@ def _rewards(config: Config, inputs: Inputs, policy: "PreTrainedModel") -> dict[
 def _options(config: Config) -> dict[str, Any]:
     """The stage's fields as GRPOConfig calls them, and the recipe's `trainer:` section."""
     own = {
-        "num_generations": config.group_size,
-        # One call of the trainer is one optimiser step, which `micro_batches` cuts.
-        "per_device_train_batch_size": config.share,
-        "gradient_accumulation_steps": 1,
-        "steps_per_generation": config.minibatches,
+        **batches(config).trainer_options,
         "max_steps": config.steps,
         "learning_rate": config.learning_rate,
         "beta": config.kl,
@@ -504,121 +482,3 @@ def _settings(config: Config, turn: int | None, *, overlap: bool) -> "Settings":
         guard=config.guard,
         turn=turn,
     )
-
-
-class Asked:
-    """The prompts of a whole training in the order they are asked, and what each was made from."""
-
-    def __init__(
-        self, config: Config, tokenizer: "PreTrainedTokenizerBase", *, seed: int, context: int
-    ) -> None:
-        """Render and tokenise `steps` x `prompts_per_step` prompts.
-
-        One that leaves no room for the longest completion within the model's `context` is set aside. Raises
-        `UsageError` when none is left.
-        """
-        self._needed = config.steps * config.prompts_per_step
-        self._seed = seed
-        room = context - config.longest
-        asked = ask(mixture(config.task, self._needed, seed), config.template, tokenizer, room)
-        self.questions = asked.questions
-        """Those that can be asked, in order; after `fill` all that are."""
-        # A prompt that comes several times is one that is set aside; a broken row has no id, but a place.
-        self.set_aside = {
-            row["id"] if "id" in row else f"{row['path']}:{row['line']}": row for row in asked.set_aside
-        }
-        self.left_out: dict[str, int] = {}
-        """How many prompts were too easy or too hard, for the metrics."""
-        if not self.questions:
-            raise UsageError(
-                f"All {len(self.set_aside)} prompts are too long: a context of {context} tokens less "
-                f"max_new_tokens = {config.longest} leaves {room} for them. "
-                "Set `max_new_tokens` lower, or start from a model with a longer context."
-            )
-
-    def leave_out(self, rates: Rates, say: Callable[[str], None]) -> None:
-        """Ask only what the policy solves sometimes. Raises `UsageError` when that is nothing."""
-        reasons = {key_of(each): rates.reason_against(each) for each in self.questions}
-        left_out = [reason for reason in reasons.values() if reason is not None]
-        self.questions = [each for each in self.questions if reasons[key_of(each)] is None]
-        easy = sum(reason.startswith("too easy") for reason in left_out)
-        hard = sum(reason.startswith("too hard") for reason in left_out)
-        blind = len(left_out) - easy - hard
-        self.left_out = {"too_easy": easy, "too_hard": hard, "never_decided": blind}
-        told = f"{easy} are too easy, {hard} too hard" + (f", {blind} without any verdict" if blind else "")
-        say(f"Of {len(reasons)} prompts, {told}; these are not asked.")
-        if not self.questions:
-            raise UsageError(
-                f"The policy solves none of {len(reasons)} prompts as often as `pass_rate` wants: {told}. "
-                "Take other tasks or another model, or loosen `pass_rate`."
-            )
-
-    def fill(self) -> None:
-        """Ask again, in another order each time, until there are prompts for every step."""
-        again = islice(epochs_of(len(self.questions), self._seed), self._needed - len(self.questions))
-        self.questions = [*self.questions, *(self.questions[i] for i in again)]
-
-    @property
-    def items(self) -> list[tuple[Task, Item]]:
-        """What each prompt was made from."""
-        return [(question.task, question.item) for question in self.questions]
-
-    @property
-    def prompts(self) -> "list[Prompt]":
-        """The prompts in the order they are asked."""
-        from r1pipe.train.grpo import Prompt
-
-        return [Prompt(row, each.prompt, each.token_ids) for row, each in enumerate(self.questions)]
-
-    def tried(self) -> list[AskedItem]:
-        """All items, as the check of the rewards wants them."""
-        return [
-            AskedItem(task, item, opens_thinking(prompt.text))
-            for (task, item), prompt in zip(self.items, self.prompts, strict=True)
-        ]
-
-    def rows(self) -> list[dict[str, str]]:
-        """What the policy was asked, in order, so that anybody can look for a problem in it."""
-        return [{"task": task.name, "id": item.id, "question": item.question} for task, item in self.items]
-
-
-class Judge:
-    """Gives each completion one verdict, and every named reward from it."""
-
-    def __init__(
-        self,
-        items: Sequence[tuple[Task, Item]],
-        tokenizer: "PreTrainedTokenizerBase",
-        rewards: Mapping[str, Reward],
-    ) -> None:
-        self.items = items
-        self.tokenizer = tokenizer
-        self.rewards = rewards
-
-    def __call__(self, batch: "Sequence[tuple[Prompt, Rollout]]") -> "list[Judgement]":
-        """Judge some of a generation, in order; raises `RunFailed` with the item that could not be."""
-        from r1pipe.train.grpo import Judgement
-
-        given = self._judged(batch)
-        return [
-            Judgement(rewards, *_decision(each.verdict))
-            for each, rewards in zip(given, give(self.rewards, given), strict=True)
-        ]
-
-    def _judged(self, batch: "Sequence[tuple[Prompt, Rollout]]") -> list[RewardInput]:
-        texts = decode_completions(self.tokenizer, [rollout.token_ids for _, rollout in batch])
-        asked = [self.items[prompt.row] for prompt, _ in batch]
-        completions = [
-            Completion(text, opens_thinking(prompt.text), rollout.finish == "length", len(rollout.token_ids))
-            for (prompt, rollout), text in zip(batch, texts, strict=True)
-        ]
-        verdicts = judge_all([(*pair, each) for pair, each in zip(asked, completions, strict=True)])
-        return [
-            RewardInput(item, each, parse(each.text, each.opened), verdict)
-            for (_, item), each, verdict in zip(asked, completions, verdicts, strict=True)
-        ]
-
-
-def _decision(verdict: Verdict) -> tuple[bool | None, str | None]:
-    """Whether it passed, and where that is undecided why."""
-    return (verdict.passed, None) if verdict.decided else (None, verdict.reason or "no reason")

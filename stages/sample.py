@@ -16,22 +16,30 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 from pydantic import Field, model_validator
 
-from r1pipe import jsonl
+from r1pipe import jsonl, machine
 from r1pipe.curate import Curated, Harvest, Keep, Rewrite, TraceRow, make_readable, trace_row
 from r1pipe.errors import RunFailed, UsageError
 from r1pipe.measure.samples import SampleRow, target_of
 from r1pipe.prompting import OPEN_THINK, Template, opens_thinking
-from r1pipe.rollout import Sampling
+from r1pipe.rollout import Sampling, choose
 from r1pipe.rollout.answers import Answers
-from r1pipe.rollout.asking import Asked, Question, ask
-from r1pipe.rollout.choose import engine_problems
+from r1pipe.rollout.asking import Question, QuestionSet, ask
 from r1pipe.rollout.specs import AnyEngine, AutoSpec
-from r1pipe.rollout.writers import GoldWriter, ModelWriter, Reader, Writer, Written, longest, tokens_of
-from r1pipe.stage import CheckpointRef, Inputs, Outcome, StageConfig, Work
+from r1pipe.rollout.writers import (
+    WAYS_OUT,
+    CheckpointReader,
+    GoldWriter,
+    ModelWriter,
+    Writer,
+    Written,
+    longest,
+    tokens_of,
+)
+from r1pipe.stage import CheckpointRef, Findings, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import TaskSpecs, mixture
 from r1pipe.tasks.countdown import Countdown
 from r1pipe.train.determinism import derive_seed
-from r1pipe.verify.alarm import alarm, reasons_of
+from r1pipe.verify.alarm import reasons_of, undecided_sentence
 from r1pipe.world.demonstrations import demonstrations
 from r1pipe.world.words import LANGUAGES
 
@@ -115,17 +123,18 @@ class Config(StageConfig):
         return self
 
 
-def check(config: Config) -> list[str]:
-    """Say what the engine lacks on this machine, and cannot do."""
-    return engine_problems(config.engine, [config.temperature])
+def check(config: Config) -> Findings:
+    """Find what the engine cannot do, and what this machine lacks for it."""
+    return choose.check_engine(config.engine, [config.temperature])
 
 
+@machine.full_memory_explained(WAYS_OUT)
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     """Ask, judge, choose; publish the kept rows, and beside them the others with their reasons."""
     checkpoint = inputs.one("model")
     reader, room = _reader(config, checkpoint.path)
     asked = _ask(config, reader, room, work)
-    rows = Rows(config, reader.tokenizer, checkpoint.name)
+    rows = TraceMaker(config, reader.tokenizer, checkpoint.name)
     harvest = Harvest(config.keep, config.limit)
     tokens, undecided = 0, Counter[str]()
     with closing(_writer(config, checkpoint.path, reader, asked.questions, work)) as writer:
@@ -142,7 +151,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
             work.progress(batch.done, batch.total, "completions")
             if harvest.full():
                 break
-    if said := alarm(undecided, harvest.generated):
+    if said := undecided_sentence(undecided, harvest.generated):
         work.say(said)
     chosen = harvest.chosen()
     if not chosen.kept:
@@ -159,16 +168,16 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     return Outcome("dataset", folder, metrics, tokens=tokens if config.answers == "model" else None)
 
 
-def _reader(config: Config, folder: Path) -> tuple[Reader, int]:
+def _reader(config: Config, folder: Path) -> tuple[CheckpointReader, int]:
     """How the checkpoint reads, and the most tokens that a prompt may have."""
     if config.answers == "gold":
-        reader = Reader.of_tokenizer(folder)
+        reader = CheckpointReader.of_tokenizer(folder)
         return reader, reader.context
-    reader = Reader.of(folder)
+    reader = CheckpointReader.of(folder)
     return reader, reader.context - config.max_new_tokens
 
 
-def _ask(config: Config, reader: Reader, room: int, work: Work) -> Asked:
+def _ask(config: Config, reader: CheckpointReader, room: int, work: Work) -> QuestionSet:
     """All that is asked. Raises `UsageError` where no prompt can be."""
     # An order of its own, so that not just the problems are sampled that an RL of the same run asks first.
     pairs = mixture(config.task, config.prompts, derive_seed(work.seed, "sample"))
@@ -188,7 +197,7 @@ def _sampling(config: Config) -> Sampling:
 
 
 def _writer(
-    config: Config, folder: Path, reader: Reader, questions: Sequence[Question], work: Work
+    config: Config, folder: Path, reader: CheckpointReader, questions: Sequence[Question], work: Work
 ) -> Writer:
     if config.answers == "gold":
         # A chat's prompts end where the answer begins.
@@ -282,7 +291,7 @@ def _key(row: Mapping[str, Any]) -> tuple[str, int]:
 # --- The rows
 
 
-class Rows:
+class TraceMaker:
     """Makes rows of training data: of what the model wrote, and of what the solver writes."""
 
     def __init__(self, config: Config, tokenizer: "PreTrainedTokenizerBase", model: str) -> None:

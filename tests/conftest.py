@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from tests.fake_run import write_run
+from tests.tiny_model import write_tiny
 
 CACHE = Path(__file__).resolve().parent.parent / ".pytest_cache" / "huggingface"
 
@@ -47,3 +48,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def finished_run(tmp_path: Path) -> Path:
     """A finished run of a small tree, as `tests.fake_run` writes it."""
     return write_run(tmp_path / "runs" / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tiny random model that training and sampling start from; read only."""
+    return write_tiny(tmp_path_factory.mktemp("base"))

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from r1pipe import errors, jsonl, pipeline
 from r1pipe.recipe import load_recipe
-from r1pipe.stage import NEUTRAL, DatasetRef, Inputs, Outcome, StageConfig, Verbs, Work
+from r1pipe.stage import NEUTRAL, DatasetRef, Findings, Inputs, Outcome, StageConfig, Verbs, Work
 from r1pipe.watchdog import watched
 
 VERSION = 1
@@ -44,11 +44,14 @@ class Config(StageConfig):
     """How it ends before its time."""
     trainer: dict[str, Any] = Field(default={})
     """Options that `check` looks at."""
+    needs: Annotated[str, NEUTRAL] = ""
+    """What no machine has."""
 
 
-def check(config: Config) -> list[str]:
-    """Know the option `beta` and no other."""
-    return [f"trainer.{key}: no such option" for key in config.trainer if key != "beta"]
+def check(config: Config) -> Findings:
+    """Know the option `beta` and no other, and have nothing."""
+    wrong = [f"trainer.{key}: no such option" for key in config.trainer if key != "beta"]
+    return Findings(wrong, [f"needs: there is no {config.needs}; buy one"] if config.needs else [])
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Outcome:

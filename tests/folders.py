@@ -10,7 +10,7 @@ from r1pipe.plan import Planner
 from r1pipe.recipe import Recipe
 from r1pipe.run import RunFolder
 from r1pipe.stage import Outcome
-from r1pipe.worker import Job
+from r1pipe.worker import StageJob
 from stages import VERBS
 
 
@@ -73,7 +73,7 @@ def pretend(recipe: Recipe, run_dir: Path) -> None:
             checkpoint(work)
         else:
             jsonl.write_shards(work, [{"stage": name}])
-        job = Job(VERBS.modules[spec.uses], spec, step, recipe.seed, run_dir)
+        job = StageJob(VERBS.modules[spec.uses], spec, step, recipe.seed, run_dir)
         cost = {"seconds": 1.0, "cpu_seconds": 1.0}
         made = worker._manifest(job, module.VERSION, worker._open_inputs(job), Outcome(kind, work), cost)
         planner.made(name, folder.store.publish(name, work, made))

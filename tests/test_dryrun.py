@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from r1pipe import cli, dryrun
 from r1pipe.recipe import load_recipe
 from r1pipe.rollout import vllm_fit
+from r1pipe.stage import Findings
 from stages import VERBS
 from tests.tiny_model import write_tiny
 
@@ -93,17 +94,17 @@ def test_a_recipe_that_will_run(here: Path) -> None:
     its tokens; nothing was left behind."""
     before = sorted(path.name for path in here.rglob("*"))
     found = tried("good")
-    assert found.problems == [] and found.left_out == []
+    assert found.findings == Findings() and found.left_out == []
     zero, student = found.batches["zero"], found.batches["student"]
     assert (zero.completions_per_step, zero.micro_batches, zero.tokens_per_step) == (512, 128, 8192)
     assert (student.completions_per_step, student.gradient_accumulation_steps) == (64, 4)
-    assert [(each.stage, each.key, each.task, each.rows, each.set_aside) for each in found.asked] == [
+    assert [(each.stage, each.key, each.task, each.rows, each.set_aside) for each in found.tasks] == [
         ("zero", "task.0", "math", 6, 1),
         ("zero", "task.1", "countdown", None, 0),
         ("scores", "sets.held-out.task", "countdown", None, 0),
     ]
-    assert found.asked[0].prompt.startswith("<|user|> nums ") and found.asked[0].prompt.endswith(" <think>")
-    assert all(each.tokens is not None and 7 <= each.tokens <= 12 for each in found.asked)
+    assert found.tasks[0].prompt.startswith("<|user|> nums ") and found.tasks[0].prompt.endswith(" <think>")
+    assert all(each.tokens is not None and 7 <= each.tokens <= 12 for each in found.tasks)
     assert sorted(path.name for path in here.rglob("*")) == before
 
 
@@ -111,7 +112,7 @@ def test_all_mistakes_at_once() -> None:
     """Each with its line and column and a way out; the head of the recipe tells where a file comes from."""
     found = tried("bad")
     line = {row.strip(): number for number, row in enumerate(BAD.splitlines(), 1)}
-    told = {problem.partition(": ")[0]: problem.partition(": ")[2] for problem in found.problems}
+    told = {problem.partition(": ")[0]: problem.partition(": ")[2] for problem in found.findings.wrong}
     trainer = line["trainer: {lr_shceduler_type: linear}"]
     assert told[f"bad.yaml:{trainer}:34"].startswith(
         "stages.zero.trainer.lr_shceduler_type: GRPOConfig has no"
@@ -121,15 +122,15 @@ def test_all_mistakes_at_once() -> None:
     )
     assert told["bad.yaml:10:9"].startswith("stages.zero.task.1: The data 'empty.jsonl' holds no rows")
     assert "do not fit the context of 64" in told[f"bad.yaml:{line['max_new_tokens: 64']}:21"]
-    assert len(found.problems) == 4
+    assert len(found.findings.wrong) == 4
 
 
 def test_a_set_has_a_limit_of_its_own() -> None:
     """It counts in place of the stage's, and is named where no prompt fits beside it."""
-    (told,) = tried("good", "stages.scores.sets.held-out.max_new_tokens=64").problems
+    (told,) = tried("good", "stages.scores.sets.held-out.max_new_tokens=64").findings.wrong
     assert "stages.scores.sets.held-out.max_new_tokens: 64 tokens after a prompt of " in told
     own = "stages.scores.sets.held-out.max_new_tokens=16"
-    assert tried("good", "stages.scores.max_new_tokens=64", own).problems == []
+    assert tried("good", "stages.scores.max_new_tokens=64", own).findings == Findings()
 
 
 def test_one_long_prompt_is_counted(tmp_path: Path) -> None:
@@ -138,8 +139,8 @@ def test_one_long_prompt_is_counted(tmp_path: Path) -> None:
     (tmp_path / "long.jsonl").write_text("\n".join(map(json.dumps, rows)))
     task = f"stages.zero.task=[{{name: math, path: {tmp_path / 'long.jsonl'}}}, countdown]"
     found = tried("good", task)
-    assert found.problems == []
-    assert [(each.stage, each.tried, each.too_long) for each in found.asked] == [
+    assert found.findings == Findings()
+    assert [(each.stage, each.tried, each.too_long) for each in found.tasks] == [
         ("zero", 8, 1),
         ("zero", 8, 0),
         ("scores", 8, 0),
@@ -149,11 +150,13 @@ def test_one_long_prompt_is_counted(tmp_path: Path) -> None:
 def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Told with what installs it; a server is not asked."""
     monkeypatch.setattr(vllm_fit, "_installed", lambda: None)
-    (told,) = tried("good", "stages.zero.engine=vllm").problems
+    found = tried("good", "stages.zero.engine=vllm").findings
+    assert found.wrong == []
+    (told,) = found.lacking
     assert told.startswith("--set stages.zero.engine=vllm: stages.zero.engine: vLLM is not installed. ")
     server = "stages.scores.engine={name: vllm-server, url: 'http://localhost:1'}"
     found = tried("good", server, "stages.scores.models=[student]")
-    assert found.problems == []
+    assert found.findings == Findings()
     assert found.left_out == ["The server of 'scores' was not asked: a dry run opens no connection."]
 
 
@@ -207,7 +210,7 @@ def test_a_missing_data_set_names_the_way_to_get_it(here: Path) -> None:
     """The line of the recipe's head that names the file."""
     (here / "traces.jsonl").rename(here / "away.jsonl")
     try:
-        (told,) = [problem for problem in tried("bad").problems if "traces" in problem]
+        (told,) = [problem for problem in tried("bad").findings.wrong if "traces" in problem]
     finally:
         (here / "away.jsonl").rename(here / "traces.jsonl")
     assert told.endswith(
@@ -220,12 +223,12 @@ def test_what_is_on_the_hub_is_left_out() -> None:
     """Neither a model nor a data set is fetched; that they were not looked at is said."""
     task = "stages.zero.task=[{name: math, dataset: openai/gsm8k, dataset_config: main}, countdown]"
     found = tried("good", "stages.zero.model=Qwen/Qwen2.5-0.5B", task, "stages.zero.template=r1-zero")
-    assert found.problems == []
+    assert found.findings == Findings()
     assert found.left_out == [
         "The data set openai/gsm8k is not on this machine; its rows were not read.",
         "The model Qwen/Qwen2.5-0.5B is not on this machine; its tokenizer and context were not read.",
     ]
-    assert found.asked[0].tokens is None and "Assistant: <think>" in found.asked[0].prompt
+    assert found.tasks[0].tokens is None and "Assistant: <think>" in found.tasks[0].prompt
 
 
 def test_a_template_that_the_tokenizer_does_not_have(tmp_path: Path) -> None:
@@ -237,7 +240,7 @@ def test_a_template_that_the_tokenizer_does_not_have(tmp_path: Path) -> None:
         json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "chat_template"})
     )
     found = tried("good", f"stages.zero.model={base}")
-    told = [problem.split(": ", 1)[1] for problem in found.problems]
+    told = [problem.split(": ", 1)[1] for problem in found.findings.wrong]
     assert [each.partition(":")[0] for each in told] == ["stages.zero.template", "stages.scores.template"]
     assert all("chat template, and this one has none; set template: r1-zero" in each for each in told)
 
@@ -265,3 +268,19 @@ def test_the_command_ends_with_two() -> None:
     data = json.loads(done.stdout)
     assert any("gone.jsonl" in problem for problem in data["problems"])
     assert data["batches"][0]["completions_per_step"] == 256
+
+
+def test_the_command_ends_with_four() -> None:
+    """Where the recipe is right and this machine lacks something; what is wrong beside that makes it 2."""
+    lacking = ("--set", "stages.student.parallel=zero2")
+    done = invoke("good.yaml", *lacking)
+    assert done.exit_code == 4
+    assert "stages.student.parallel: zero2 needs " in done.stderr
+    assert "Nothing" not in done.stdout
+    done = invoke("good.yaml", *lacking, "--json")
+    assert done.exit_code == 4
+    data = json.loads(done.stdout)
+    assert data["problems"] == [] and len(data["lacking"]) == 1
+    both = invoke("bad.yaml", *lacking)
+    assert both.exit_code == 2
+    assert "gone.jsonl" in both.stderr and "zero2 needs " in both.stderr

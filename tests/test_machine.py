@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from r1pipe import machine
+from r1pipe.errors import RunFailed
 
 
 @pytest.mark.parametrize(("platform", "unit"), [("linux", 1024), ("darwin", 1)])
@@ -19,3 +20,24 @@ def test_peak_memory_is_in_bytes(platform: str, unit: int, monkeypatch: pytest.M
     )
     assert machine.peak_rss() == 500_000 * unit
     assert asked == [resource.RUSAGE_SELF]
+
+
+class OutOfMemoryError(RuntimeError):
+    """Torch's, as far as it is looked at."""
+
+
+def test_a_full_memory_is_one_message_with_the_ways_out(monkeypatch: pytest.MonkeyPatch):
+    """The first line of what torch says, then the ways out; any other error is left as it is."""
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(OutOfMemoryError=OutOfMemoryError))
+
+    @machine.full_memory_explained("Set `batch` lower.")
+    def work(error: RuntimeError) -> None:
+        raise error
+
+    with pytest.raises(RunFailed) as caught:
+        work(OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has ..."))
+    assert str(caught.value) == (
+        "The accelerator's memory is full: CUDA out of memory. Tried to allocate 2 GiB. Set `batch` lower."
+    )
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        work(RuntimeError("shapes do not match"))

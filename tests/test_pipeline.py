@@ -349,6 +349,26 @@ def test_options_are_checked_before_anything_runs(tmp_path: Path, events: Events
     assert not events.of("stage_started")
 
 
+def test_what_the_machine_lacks_is_no_wrong_config(tmp_path: Path, events: Events):
+    """Exit code 4 where a right config is on the wrong machine; 2, and all told, where anything is wrong."""
+    with pytest.raises(EnvironmentUnfit) as caught:
+        execute(tree("stages.base.needs=GPU", "stages.r1.needs=vLLM"), tmp_path, events)
+    assert caught.value.exit_code == 4
+    assert str(caught.value).splitlines() == [
+        "--set stages.base.needs=GPU: stages.base.needs: there is no GPU; buy one",
+        "--set stages.r1.needs=vLLM: stages.r1.needs: there is no vLLM; buy one",
+    ]
+    assert events.of("run_finished")[""]["exit_code"] == 4
+    with pytest.raises(UsageError) as wrong:
+        execute(tree("stages.base.needs=GPU", "stages.r1.trainer={gamma: 2}"), tmp_path, events)
+    assert wrong.value.exit_code == 2
+    assert str(wrong.value).splitlines() == [
+        "--set stages.r1.trainer={gamma: 2}: stages.r1.trainer.gamma: no such option",
+        "--set stages.base.needs=GPU: stages.base.needs: there is no GPU; buy one",
+    ]
+    assert not events.of("stage_started")
+
+
 # --- Kills, stops, and on again
 
 
@@ -363,22 +383,20 @@ stages:
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that runs SLOW in `tmp_path / "run"`, in the middle of its first stage."""
-    (tmp_path / "slow.yaml").write_text(SLOW)
-    command = [
-        sys.executable,
-        "-m",
-        "tests.fake_stage",
-        str(tmp_path / "slow.yaml"),
-        str(tmp_path / "run"),
-        "1",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
+    process = _started(tmp_path, SLOW)
     try:
         _read_until(process, "'step': 3}")
         yield process
     finally:
         process.kill()
         process.wait()
+
+
+def _started(folder: Path, recipe: str) -> subprocess.Popen[str]:
+    """A process that runs a recipe of fake stages in `folder / "run"`."""
+    (folder / "slow.yaml").write_text(recipe)
+    command = [sys.executable, "-m", "tests.fake_stage", str(folder / "slow.yaml"), str(folder / "run"), "1"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
 
 
 def _read_until(process: subprocess.Popen[str], text: str) -> str:
@@ -438,16 +456,7 @@ def test_ctrl_c_once_saves_and_stops(tmp_path: Path, slow: subprocess.Popen[str]
 
 def test_ctrl_c_twice_stops_at_once(tmp_path: Path):
     """A stage that does not come to a point where it can save is ended; what it had saved is kept."""
-    (tmp_path / "slow.yaml").write_text(SLOW.replace("pause: 0.05", "pause: 60"))
-    command = [
-        sys.executable,
-        "-m",
-        "tests.fake_stage",
-        str(tmp_path / "slow.yaml"),
-        str(tmp_path / "run"),
-        "1",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
+    process = _started(tmp_path, SLOW.replace("pause: 0.05", "pause: 60"))
     _read_until(process, "stage_started base")
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
@@ -575,3 +584,10 @@ def test_an_interrupt_before_the_first_stage_is_no_traceback(tmp_path: Path, mon
     monkeypatch.setattr(pipeline, "fork_server", interrupted)
     with pytest.raises(Interrupted):
         execute(tree(), tmp_path)
+
+
+def test_a_stage_alone_on_a_machine_that_lacks_something(tmp_path: Path):
+    """As in a recipe: exit code 4, in the words of its check."""
+    with pytest.raises(EnvironmentUnfit, match=r"stages\.count\.needs: there is no GPU; buy one$") as caught:
+        pipeline.run_alone("count", fake_stage.Config(needs="GPU"), tmp_path / "out", verbs=VERBS, preload=())
+    assert caught.value.exit_code == 4

@@ -14,6 +14,7 @@ from r1pipe import cli, errors, pipeline
 from r1pipe.artifact import Store
 from r1pipe.recipe import load_recipe, parse_recipe
 from r1pipe.shipped import recipe_names
+from r1pipe.stage import Findings
 from r1pipe.verbs import make_config
 from stages import VERBS
 
@@ -89,8 +90,8 @@ def test_options_for_the_trainers_exist():
     """What stands under `trainer:` is an option of TRL's config class."""
     for name, text in recipes().items():
         for stage in parse_recipe(text, name, VERBS).stages.values() if name == "example" else ():
-            check = getattr(VERBS.module(stage.uses), "check", lambda config: [])
-            assert check(stage.config) == []
+            check = getattr(VERBS.module(stage.uses), "check", lambda config: Findings())
+            assert check(stage.config) == Findings()
 
 
 def test_the_picture_is_the_recipe():

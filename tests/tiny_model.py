@@ -1,10 +1,14 @@
-"""A model small enough to train in a test, and a workplace that remembers what it was told."""
+"""Models small enough to train in a test, and a workplace that remembers what it was told."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from r1pipe.artifact import Artifact
 from r1pipe.stage import Inputs, Work
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Ear:
@@ -27,26 +31,20 @@ class Ear:
 
 def write_tiny(folder: Path) -> Path:
     """Write a random Llama with 64 tokens of context and the tiny world's tokenizer; training it takes ms."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     from r1pipe.world.tokenizer import build_tokenizer
 
     tokenizer = build_tokenizer(64)
-    torch.manual_seed(0)
-    config = LlamaConfig(
+    model = random_model(
+        "llama",
+        seed=0,
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
         num_attention_heads=1,
         max_position_embeddings=64,
         tie_word_embeddings=True,
-        bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -82,11 +80,47 @@ def write_classifier(folder: Path, *, labels: int = 1, pad: bool = True, chat: b
     return folder
 
 
-def workplace(folder: Path, seed: int = 0) -> tuple[Work, Ear]:
-    """A stage's workplace; the same folder goes on where it was."""
+def workplace(folder: Path, seed: int = 0, *, stop_after: int | None = None) -> tuple[Work, Ear]:
+    """A stage's workplace; the same folder goes on where it was.
+
+    Whoever works there is asked to stop once it has reported `stop_after` steps.
+    """
     ear = Ear()
     folder.mkdir(parents=True, exist_ok=True)
-    return Work(folder, folder.name, seed, ear, folder.parent / f"{folder.name}.jsonl"), ear
+    work = Work(folder, folder.name, seed, ear, folder.parent / f"{folder.name}.jsonl")
+    if stop_after is not None:
+        work.progress = lambda done, *_: work.stop.set() if done >= stop_after else None  # type: ignore[method-assign]
+    return work, ear
+
+
+def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """The largest difference between two models' weights, by name."""
+    assert one.keys() == other.keys()
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def timeless(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of metrics without what depends on the clock."""
+    clocks = ("seconds", "tokens_per_second", "eta")
+    return [{k: v for k, v in row.items() if not k.startswith(clocks)} for row in rows]
+
+
+def random_model(family: str, *, seed: int = 1, **shape: Any) -> "PreTrainedModel":
+    """A random model of a family of transformers'; `shape` are fields of its config."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    small = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "bos_token_id": None,
+    }
+    config = AutoConfig.for_model(family, **small | shape)
+    torch.manual_seed(seed)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config).eval()
+    return model
 
 
 def inputs(**paths: Path) -> Inputs:

@@ -5,7 +5,7 @@ completions the step learned from, and the rewards that the test's own script ga
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +74,14 @@ class Step:
 
     weights: Weights
     """The policy's, before the step."""
-    rows: list[Micro]
-    """What the trainer was given for it: a dict of tensors for each call."""
-    drawn: list[Drawn] = field(default_factory=list)
+    rows: Micro
+    """What the trainer was given for it."""
+    drawn: list[Drawn]
     """The completions of it, in the order of `rows`."""
 
 
 @dataclass
-class Watched:
+class Recording:
     """A training, and what it did."""
 
     steps: list[Step]
@@ -121,7 +121,7 @@ def total(rewards: Mapping[str, float | None]) -> float | None:
     return sum(known) if known else None
 
 
-def watch(
+def record(
     talker: Path,
     folder: Path,
     *,
@@ -132,7 +132,7 @@ def watch(
     prompts: int = 12,
     seed: int = 0,
     **options: Any,
-) -> Watched:
+) -> Recording:
     """Train in `folder`, from its last checkpoint if it has one; `engine` may be put around the usual one."""
     model, tokenizer = models.open_model(talker)
     asked = []
@@ -140,9 +140,7 @@ def watch(
         text = f"nums {row % 12} 4 {'7 ' * (row % 3)}to {row} <think>"  # of three lengths
         asked.append(Prompt(row, text, tokenizer(text)["input_ids"]))
     usual = TransformersEngine(model, eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id)
-    work, ear = workplace(folder, seed)
-    if stop_after is not None:
-        work.progress = lambda done, *_: work.stop.set() if done >= stop_after else None  # type: ignore[method-assign]
+    work, ear = workplace(folder, seed, stop_after=stop_after)
     notes = _Notes(script)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grpo, "Policy", _noted(notes))
@@ -151,7 +149,7 @@ def watch(
             grpo.train(model, tokenizer, asked, notes.judge, WEIGHTS, engine(usual), given, work, settings)
         except Interrupted:
             assert stop_after is not None
-    return notes.watched(ear, _copy(model))
+    return notes.recording(ear, _copy(model))
 
 
 class _Notes:
@@ -174,10 +172,9 @@ class _Notes:
 
     def take(self, number: int, model: torch.nn.Module, rows: Micro) -> None:
         """Note what the trainer is about to learn from in its step `number`."""
-        step = self.steps.setdefault(number, Step(_copy(model), []))
-        step.rows.append(rows)
         generated = [drawn for generation in self.generations for drawn in generation]
-        step.drawn += [generated[i] for i in rows["drawn"].tolist()]
+        drawn = [generated[i] for i in rows["drawn"].tolist()]
+        self.steps[number] = Step(_copy(model), rows, drawn)
 
     def numbers(self, judgements: Sequence[Judgement]) -> torch.Tensor:
         """Which of all completions so far these were given to."""
@@ -185,9 +182,9 @@ class _Notes:
         places = {id(judgement): i for i, judgement in enumerate(known)}
         return torch.tensor([places[id(judgement)] for judgement in judgements])
 
-    def watched(self, ear: Ear, weights: Weights) -> Watched:
+    def recording(self, ear: Ear, weights: Weights) -> Recording:
         steps = [step for _, step in sorted(self.steps.items())]
-        return Watched(steps, self.generations, ear.rows, ear.said, weights)
+        return Recording(steps, self.generations, ear.rows, ear.said, weights)
 
 
 def _noted(notes: _Notes) -> type[grpo.Policy]:

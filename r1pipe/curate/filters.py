@@ -34,7 +34,7 @@ class Curated:
         return {"kept": len(self.kept), **dict(reasons.most_common())}
 
 
-Step = Callable[[Sequence[SampleRow]], Curated]
+CurationStep = Callable[[Sequence[SampleRow]], Curated]
 Filter = Callable[[SampleRow], str | None]
 """Why one row, looked at alone, is rejected; None keeps it."""
 
@@ -78,18 +78,18 @@ class Keep(BaseModel):
             filters.append(single_language(self.single_language, self.language))
         return [*filters, readable(self.repeats, self.max_attempts, self.max_tokens)]
 
-    def together(self) -> list[Step]:
+    def together(self) -> list[CurationStep]:
         """What looks at all rows that the filters leave, in order."""
         if self.per_problem is None:
             return [deduplicate]
         return [deduplicate, at_most(self.per_problem, self.prefer)]
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[CurationStep]:
         """The steps to give to `curate`."""
         return [*map(each, self.filters()), *self.together()]
 
 
-def curate(rows: Iterable[SampleRow], steps: Sequence[Step]) -> Curated:
+def curate(rows: Iterable[SampleRow], steps: Sequence[CurationStep]) -> Curated:
     """Run the steps one after another; a row is rejected by the first that finds a reason."""
     kept, rejected = list(rows), []
     for step in steps:
@@ -151,7 +151,7 @@ def readable(repeats: bool, max_attempts: int | None, max_tokens: int | None) ->
 # --- Steps: all rows together
 
 
-def each(filter_: Filter) -> Step:
+def each(filter_: Filter) -> CurationStep:
     """The step that looks at every row alone."""
 
     def step(rows: Sequence[SampleRow]) -> Curated:
@@ -174,7 +174,7 @@ def deduplicate(rows: Sequence[SampleRow]) -> Curated:
     return _part((row, reason(row)) for row in rows)
 
 
-def at_most(count: int, prefer: Literal["shortest", "first"]) -> Step:
+def at_most(count: int, prefer: Literal["shortest", "first"]) -> CurationStep:
     """Keep so many rows of a problem, in the order they came; of equally short ones the first."""
 
     def step(rows: Sequence[SampleRow]) -> Curated:

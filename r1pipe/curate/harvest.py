@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from r1pipe.curate.filters import Curated, Keep, RejectedRow, Step, curate, each
+from r1pipe.curate.filters import Curated, CurationStep, Keep, RejectedRow, curate, each
 from r1pipe.measure.samples import SampleRow
 
 
@@ -11,7 +11,7 @@ class Harvest:
 
     def __init__(self, keep: Keep, limit: int | None = None) -> None:
         self._filters = [each(filter_) for filter_ in keep.filters()]
-        self._together: list[Step] = keep.together()
+        self._together: list[CurationStep] = keep.together()
         self._limit = limit
         self._kept: list[SampleRow] = []
         self._rejected: list[RejectedRow] = []
@@ -49,7 +49,7 @@ class Harvest:
         return chosen
 
 
-def first(count: int) -> Step:
+def first(count: int) -> CurationStep:
     """Keep so many rows in all."""
 
     def step(rows: Sequence[SampleRow]) -> Curated:

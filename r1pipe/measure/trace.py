@@ -33,7 +33,7 @@ _REFLECTION: Final = re.compile(rf"\b(?:{'|'.join(REFLECTIONS)})|{'|'.join(HAN_R
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ArithmeticStep:
     """`left sign right = result`, as it was written."""
 
     left: int
@@ -65,7 +65,7 @@ class Step:
 class Attempt:
     """One try: the steps up to a verdict, or up to where the next try begins."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[ArithmeticStep, ...]
     verdict: bool | None
     """True for yes, False for no, None where none was given."""
 
@@ -167,15 +167,15 @@ class _Reader:
         self.attempts: list[Attempt] = []
         self.reflections = 0
         self.regular = True
-        self._steps: list[Step] = []
-        self._before: Step | str = ""  # the last element
+        self._steps: list[ArithmeticStep] = []
+        self._before: ArithmeticStep | str = ""  # the last element
 
     def read_one(self) -> None:
         """Take the next element, or step over one word out of place."""
         token = self.tokens[self.position]
         step = _step_at(self.tokens, self.position)
         role = _roles().get(token)
-        aim = _aim_at(self.tokens, self.position) if isinstance(self._before, Step) else 0
+        aim = _aim_at(self.tokens, self.position) if isinstance(self._before, ArithmeticStep) else 0
         before, self._before = self._before, step or role or (_AIM if aim else token)
         self.position += 5 if step else aim or 1
         if step is not None:
@@ -186,10 +186,12 @@ class _Reader:
             self.finish(None)
             self.reflections += 1
             self.regular &= before not in ("wait", ";")
-        elif role in ("yes", "no") and isinstance(before, Step):
+        elif role in ("yes", "no") and isinstance(before, ArithmeticStep):
             self.finish(role == "yes")
         else:
-            self.regular &= aim > 0 or (token == ";" and (isinstance(before, Step) or before == _AIM))
+            self.regular &= aim > 0 or (
+                token == ";" and (isinstance(before, ArithmeticStep) or before == _AIM)
+            )
 
     def finish(self, verdict: bool | None) -> None:
         """Close the attempt that is open, if one is."""
@@ -198,13 +200,13 @@ class _Reader:
             self._steps = []
 
 
-def _step_at(tokens: Sequence[str], i: int) -> Step | None:
+def _step_at(tokens: Sequence[str], i: int) -> ArithmeticStep | None:
     if i + 5 > len(tokens) or tokens[i + 3] != "=" or tokens[i + 1] not in ("+", "-", "*", "/"):
         return None
     left, right, result = tokens[i], tokens[i + 2], tokens[i + 4]
     if not (left.isdecimal() and right.isdecimal() and result.isdecimal()):
         return None
-    return Step(int(left), tokens[i + 1], int(right), int(result))
+    return ArithmeticStep(int(left), tokens[i + 1], int(right), int(result))
 
 
 def _aim_at(tokens: Sequence[str], i: int) -> int:

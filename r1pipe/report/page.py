@@ -52,7 +52,7 @@ class ScoreRow:
 
 
 @dataclass(frozen=True)
-class Scores:
+class PageScores:
     """The table of scores."""
 
     caption: str
@@ -87,7 +87,7 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class Answer:
+class PageAnswer:
     """One model's completion, its thinking apart."""
 
     model: str
@@ -98,11 +98,11 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Problem:
+class PageProblem:
     """One problem and everybody's answer."""
 
     question: str
-    answers: Sequence[Answer]
+    answers: Sequence[PageAnswer]
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,12 @@ class Page:
     folder: str
     headlines: Sequence[str]
     facts: Sequence[tuple[str, str]]
-    scores: Scores | None
+    scores: PageScores | None
     sets: Sets | None
     pass_at_k: Chart | None
     tree: Markup
     curves: Sequence[Curves]
-    problems: Sequence[Problem]
+    problems: Sequence[PageProblem]
     stages: Sequence[Stage]
     command: str
     libraries: str
@@ -186,7 +186,7 @@ def _facts(run: RunFiles, made: Sequence[Stage]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def _scores(scores: Mapping[str, Mapping[str, Any]]) -> Scores | None:
+def _scores(scores: Mapping[str, Mapping[str, Any]]) -> PageScores | None:
     if not scores:
         return None
     columns = [
@@ -197,7 +197,9 @@ def _scores(scores: Mapping[str, Mapping[str, Any]]) -> Scores | None:
         f"On the set “{headline(first['sets'])}”: {sample_size(first)} (problems × samples). Intervals are "
         "95 %: of pass@1 from its standard error clustered by problem, else Wilson's over the samples."
     )
-    return Scores(caption, columns, [_score_row(model, score, columns) for model, score in scores.items()])
+    return PageScores(
+        caption, columns, [_score_row(model, score, columns) for model, score in scores.items()]
+    )
 
 
 def _score_row(model: str, score: Mapping[str, Any], columns: Sequence[Column]) -> ScoreRow:
@@ -283,15 +285,17 @@ def _node(stage: Stage, scores: Mapping[str, Mapping[str, Any]]) -> Node:
     return Node(stage.name, stage.verb, stage.parents, lines, stage.state, stage.manifest.kind)
 
 
-def _problem(rows: Sequence[Mapping[str, Any]]) -> Problem:
-    return Problem(str(rows[0]["question"]), [_answer(row) for row in rows])
+def _problem(rows: Sequence[Mapping[str, Any]]) -> PageProblem:
+    return PageProblem(str(rows[0]["question"]), [_answer(row) for row in rows])
 
 
-def _answer(row: Mapping[str, Any]) -> Answer:
+def _answer(row: Mapping[str, Any]) -> PageAnswer:
     thinking, closed, rest = shortened(row["completion"], _MOST_TEXT).partition(CLOSE_THINK)
     if not closed:  # nothing was closed: thinking to the end, or no thinking at all
         thinking, rest = ("", thinking) if "<answer>" in thinking else (thinking, "")
-    return Answer(row["model"], str(row["verdict"]), str(row.get("reason") or ""), thinking + closed, rest)
+    return PageAnswer(
+        row["model"], str(row["verdict"]), str(row.get("reason") or ""), thinking + closed, rest
+    )
 
 
 def _command(run: RunFiles, name: str) -> str:

@@ -42,7 +42,7 @@ def judged_rows(given: Sequence[tuple[Question, int, Completion]]) -> list[Sampl
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class QuestionSet:
     """All that is asked, in order, and what could not be."""
 
     questions: list[Question]
@@ -52,9 +52,9 @@ class Asked:
 
 def ask(
     items: Iterable[tuple[Task, Item]], template: Template, tokenizer: "PreTrainedTokenizerBase", room: int
-) -> Asked:
+) -> QuestionSet:
     """Render and tokenise the items; a prompt of more than `room` tokens is set aside."""
-    asked = Asked([], [])
+    asked = QuestionSet([], [])
     tasks: dict[int, Task] = {}
     for task, item in items:
         tasks[id(task)] = task

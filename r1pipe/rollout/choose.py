@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from r1pipe.errors import EnvironmentUnfit, UsageError
 from r1pipe.rollout.engine import Engine
 from r1pipe.rollout.specs import AutoSpec, EngineSpec, ServerSpec, TransformersSpec, VllmSpec, untrainable
+from r1pipe.stage import Findings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -55,17 +56,17 @@ def open_engine(
     return _transformers(folder, eos_id, pad_id, model, batch), f"Engine: {TransformersSpec()}, {why}."
 
 
-def engine_problems(spec: EngineSpec, temperatures: Iterable[float]) -> list[str]:
-    """What an engine lacks on this machine, and what it cannot do, as a stage's `check` tells it."""
+def check_engine(spec: EngineSpec, temperatures: Iterable[float]) -> Findings:
+    """Find what an engine cannot do, and what this machine lacks for it."""
     if not isinstance(spec, VllmSpec):
-        return []
+        return Findings()
     from r1pipe.rollout.vllm_fit import check_installation, unfit_temperature
 
-    found = [f"temperature: {said}" for each in temperatures if (said := unfit_temperature(each))]
+    found = Findings([f"temperature: {said}" for each in temperatures if (said := unfit_temperature(each))])
     try:
         check_installation()
     except EnvironmentUnfit as error:
-        found.append(f"engine: {error}")
+        found.lacking.append(f"engine: {error}")
     return found
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from r1pipe.errors import UsageError
 from r1pipe.measure.samples import SampleRow
@@ -16,6 +16,12 @@ from r1pipe.train.text import decode_completions, open_ending_tokenizer, open_to
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+WAYS_OUT: Final = (
+    "Set `batch` lower, so that fewer completions are generated side by side, or `max_new_tokens`; with vLLM "
+    "set `engine.memory` lower, or spread the model over several GPUs by `engine.tensor_parallel`."
+)
+"""What needs less memory, in the words of the stages that write completions."""
 
 Pairs = Sequence[tuple[Question, int]]
 """Questions, each with the number of the sample."""
@@ -52,7 +58,7 @@ class Writer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class CheckpointReader:
     """How a checkpoint reads. Its weights are not opened."""
 
     tokenizer: "PreTrainedTokenizerBase"
@@ -60,7 +66,7 @@ class Reader:
     """The most tokens of a prompt and its completion together."""
 
     @classmethod
-    def of(cls, folder: Path) -> "Reader":
+    def of(cls, folder: Path) -> "CheckpointReader":
         """The reader of a whole checkpoint. Raises `UsageError` for a tokenizer without EOS."""
         from transformers import AutoConfig
 
@@ -68,7 +74,7 @@ class Reader:
         return cls(open_ending_tokenizer(folder), int(config.max_position_embeddings))
 
     @classmethod
-    def of_tokenizer(cls, folder: Path) -> "Reader":
+    def of_tokenizer(cls, folder: Path) -> "CheckpointReader":
         """The reader of a tokenizer beside which no model needs to lie."""
         tokenizer = open_tokenizer(folder)
         return cls(tokenizer, int(tokenizer.model_max_length))
@@ -81,7 +87,7 @@ class ModelWriter:
         self,
         folder: Path,
         spec: EngineSpec,
-        reader: Reader,
+        reader: CheckpointReader,
         *,
         longest: int,
         batch: int,

@@ -46,7 +46,7 @@ SMALLEST_TARGET: Final = {3: 1, 4: 10}
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class CountdownProblem:
     """Numbers in ascending order, and what they are to make."""
 
     numbers: tuple[int, ...]
@@ -63,7 +63,7 @@ class Problem:
 
 
 @cache
-def problems(numbers: int = 3, split: str = "all") -> tuple[Problem, ...]:
+def problems(numbers: int = 3, split: str = "all") -> tuple[CountdownProblem, ...]:
     """Every solvable problem of a split, in order: 4,717 over three numbers and 50,885 over four in all.
 
     Raises:
@@ -72,7 +72,7 @@ def problems(numbers: int = 3, split: str = "all") -> tuple[Problem, ...]:
     if numbers not in SMALLEST_TARGET:
         raise UsageError(f"Countdown is played with 3 or 4 numbers, not {numbers}.")
     return tuple(
-        Problem(given, target)
+        CountdownProblem(given, target)
         for given in combinations_with_replacement(range(1, LARGEST_GIVEN + 1), numbers)
         for target in sorted(reachable(given))
         if target >= SMALLEST_TARGET[numbers] and in_split(is_held_out(given, target), split)
@@ -142,8 +142,8 @@ class Countdown(Task):
             raise UsageError(f"Countdown with {self.numbers} numbers is held out whole; set split: held-out.")
         return [self._item(problem, rng) for problem, rng in take(pool, count, seed)]
 
-    def _drawn(self, split: str, count: int, seed: int) -> Iterator[tuple[Problem, Random]]:
-        def draw(_: int, rng: Random) -> Problem:
+    def _drawn(self, split: str, count: int, seed: int) -> Iterator[tuple[CountdownProblem, Random]]:
+        def draw(_: int, rng: Random) -> CountdownProblem:
             while True:  # one problem in five is held out and the others are not, so a few draws are enough
                 problem = draw_problem(rng, self.numbers, self.largest, self.largest_target)
                 if in_split(is_held_out(problem.numbers, problem.target), split):
@@ -152,7 +152,7 @@ class Countdown(Task):
         rngs = [Random(f"{seed}:countdown:{i}") for i in range(count)]
         return zip(distinct(draw, rngs), rngs, strict=True)
 
-    def _item(self, problem: Problem, rng: Random) -> Item:
+    def _item(self, problem: CountdownProblem, rng: Random) -> Item:
         given = rng.sample(problem.numbers, len(problem.numbers))
         question = ask(given, problem.target, self.wording)
         gold = {"numbers": given, "target": problem.target}
@@ -185,7 +185,7 @@ def is_closed(numbers: int, largest: int, largest_target: int) -> bool:
     return numbers in SMALLEST_TARGET and (largest, largest_target) == (LARGEST_GIVEN, LARGEST_TARGET)
 
 
-def draw_problem(rng: Random, numbers: int, largest: int, largest_target: int) -> Problem:
+def draw_problem(rng: Random, numbers: int, largest: int, largest_target: int) -> CountdownProblem:
     """A problem that some chain over whole numbers solves."""
     while True:
         given = [rng.randint(1, largest) for _ in range(numbers)]
@@ -193,7 +193,7 @@ def draw_problem(rng: Random, numbers: int, largest: int, largest_target: int) -
         for number in given[1:]:
             target = rng.choice([value for _, value in _steps(target, number)])
         if 1 <= target <= largest_target and target not in given:
-            return Problem(tuple(sorted(given)), target)
+            return CountdownProblem(tuple(sorted(given)), target)
 
 
 def solve(numbers: Sequence[int], target: int) -> str | None:
@@ -247,7 +247,7 @@ class CountdownJudge(Plain):
         assert isinstance(target, int)
         gold = {"numbers": numbers, "target": target}
         asked = question or ask(numbers, target, "sentence")
-        name = Problem(tuple(sorted(numbers)), target).id
+        name = CountdownProblem(tuple(sorted(numbers)), target).id
         return Item(name, asked, gold, difficulty=float(len(numbers)))
 
     def judge(self, item: Item, answer: str) -> Verdict:

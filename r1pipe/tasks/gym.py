@@ -17,7 +17,7 @@ from r1pipe.tasks.base import Item, Task, TruncatedRule, check_split, held_out, 
 from r1pipe.tasks.spec import TaskSpec
 from r1pipe.verify.notation import tidy
 from r1pipe.verify.numbers import number, quantity
-from r1pipe.verify.pool import Lost, Pool, shared
+from r1pipe.verify.pool import Pool, Unanswered, shared
 from r1pipe.verify.verdict import Mark, Verdict, failed, undecided
 
 PREFIX: Final = "gym:"
@@ -77,7 +77,7 @@ class Gym(Task):
             for start in range(0, len(order), _BATCH):
                 indices = order[start : start + _BATCH]
                 made = pool.ask(["entries", self.generator, self.config, indices])
-                if isinstance(made, Lost):
+                if isinstance(made, Unanswered):
                     raise UsageError(f"{self.name}: making items {made.reason}. Ask for easier ones.")
                 if isinstance(made, str):
                     raise UsageError(f"{self.name}: {made}. See `r1pipe tasks gym`.")
@@ -95,7 +95,7 @@ class Gym(Task):
             return failed(trouble, answer)
         index = item.meta["index"]
         found = _pool().ask(["score", self.generator, self.config, index, item.question, answer])
-        if isinstance(found, Lost):
+        if isinstance(found, Unanswered):
             return undecided(f"scorer {found.reason}", answer)
         mark, reason = found
         return Verdict(Mark(mark), reason, answer)
@@ -169,6 +169,6 @@ def generators() -> list[str]:
         return []
     with closing(Pool(_WORKER, size=1, deadline=GENERATE_SECONDS)) as pool:
         found = pool.ask(["names"])
-    if isinstance(found, Lost):
+    if isinstance(found, Unanswered):
         raise EnvironmentUnfit(f"reasoning-gym could not be asked for its generators: {found.reason}.")
     return list(found)

@@ -79,7 +79,7 @@ class Rows(Task):
 
 
 @dataclass
-class Reader:
+class RowReader:
     """Makes items of rows, and sets aside those that make none."""
 
     judges: Mapping[str, RowJudge]
@@ -200,7 +200,7 @@ class DataSpec(TaskSpec):
             EnvironmentUnfit: the hub cannot be reached.
         """
         rows, bad = self._read()
-        reader = Reader(self.judges(), self.judge, self.question_column, self.reasoning, bad)
+        reader = RowReader(self.judges(), self.judge, self.question_column, self.reasoning, bad)
         pool = reader.pool(rows)
         if not pool:
             raise UsageError(

@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from r1pipe import jsonl
 from r1pipe.errors import RunFailed
 from r1pipe.train import checkpoints, ranks
-from r1pipe.train.evidence import Sentry
+from r1pipe.train.evidence import CollapseGuard
 
 if TYPE_CHECKING:
     from r1pipe.stage import Work
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 _CLOCKS = ("eta", "seconds_", "tokens_per_second")
 
 
-class Watch(TrainerCallback):
+class WorkCallback(TrainerCallback):
     """Ties a trainer to the `work` handle of the stage it runs in.
 
     It turns the trainer's logs into rows, reports progress, seals each checkpoint after `keep` has put into
@@ -37,12 +37,12 @@ class Watch(TrainerCallback):
         boundary: int = 1,
         keep: Callable[[Path], None] | None = None,
         until: int | None = None,
-        sentry: Sentry | None = None,
+        guard: CollapseGuard | None = None,
     ) -> None:
         """`row` makes a metrics row from the trainer's logs and the seconds since the row before.
 
         `boundary` is the number of optimiser steps between two points that a run can be resumed from exactly.
-        A training that goes on under other arguments after the step `until` is saved and ends there. `sentry`
+        A training that goes on under other arguments after the step `until` is saved and ends there. `guard`
         looks at every row, before a checkpoint of the same step is written.
         """
         self.work = work
@@ -50,7 +50,7 @@ class Watch(TrainerCallback):
         self.boundary = boundary
         self.keep = keep
         self.until = until
-        self.sentry = sentry
+        self.guard = guard
         self.stopped = False
         self.last: Row = {}
         self._began = self._logged = 0.0
@@ -77,8 +77,8 @@ class Watch(TrainerCallback):
             with jsonl.Journal(self.work.metrics) as journal:
                 rows = journal.rows()
         self.last = rows[-1] if rows else self.last
-        if self.sentry is not None:
-            self.sentry.begin(rows)
+        if self.guard is not None:
+            self.guard.begin(rows)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -110,8 +110,8 @@ class Watch(TrainerCallback):
         row = {"step": state.global_step, "steps": state.max_steps, **self.row(logs, seconds), "eta": left}
         self.last = {key: _short(value) for key, value in row.items() if value is not None}
         self.work.log(self.last)
-        if self.sentry is not None:
-            self.sentry.see(self.last)
+        if self.guard is not None:
+            self.guard.see(self.last)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -123,8 +123,8 @@ class Watch(TrainerCallback):
         ranks.barrier()  # every rank has written its part
         if not self.work.rank:
             checkpoints.seal(checkpoint)
-            if self.sentry is not None:
-                self.sentry.saved(checkpoint)
+            if self.guard is not None:
+                self.guard.saved(checkpoint)
 
 
 def require_finite(name: str, value: float, step: int, folder: Path) -> None:

@@ -9,6 +9,8 @@ import os
 import shutil
 from pathlib import Path
 
+from r1pipe import jsonl
+
 MARKER = "whole.json"
 _PREFIX = "checkpoint-"
 
@@ -22,14 +24,14 @@ def seal(checkpoint: Path) -> None:
     """Put every file of the checkpoint on the disk, then write the marker that makes it count."""
     sizes = {}
     for path in sorted(p for p in checkpoint.rglob("*") if p.is_file() and p.name != MARKER):
-        _sync(path)
+        jsonl.fsync(path)
         sizes[str(path.relative_to(checkpoint))] = path.stat().st_size
     beside = checkpoint / f".{MARKER}"
     beside.write_text(json.dumps({"files": sizes}, indent=1))
-    _sync(beside)
+    jsonl.fsync(beside)
     beside.replace(checkpoint / MARKER)
-    _sync(checkpoint)
-    _sync(checkpoint.parent)
+    jsonl.fsync(checkpoint)
+    jsonl.fsync(checkpoint.parent)
 
 
 def is_whole(checkpoint: Path) -> bool:
@@ -79,7 +81,7 @@ def go_back(folder: Path, good: Path | None, aside: Path) -> None:
         if good is None or step_of(later) > step_of(good):
             aside.mkdir(parents=True, exist_ok=True)
             later.replace(aside / later.name)
-    _sync(folder)
+    jsonl.fsync(folder)
 
 
 def _found(folder: Path) -> list[Path]:
@@ -94,7 +96,7 @@ def _linked(checkpoint: Path, folder: Path) -> Path:
         shutil.rmtree(left, ignore_errors=True)
     shutil.copytree(checkpoint, beside, copy_function=_link)
     beside.replace(target)
-    _sync(folder)
+    jsonl.fsync(folder)
     return target
 
 
@@ -103,12 +105,4 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links
         shutil.copy2(source, target)
-        _sync(Path(target))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        jsonl.fsync(Path(target))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from r1pipe import jsonl
 from r1pipe.errors import RunFailed
 from r1pipe.train import checkpoints
-from r1pipe.train.guard import Alarm, Guard, Watchman
+from r1pipe.train.guard import CollapseAlarm, CollapseDetector, GuardConfig
 
 if TYPE_CHECKING:
     from r1pipe.stage import Work
@@ -34,46 +34,46 @@ def rollbacks(folder: Path) -> int:
     return len(_rows(folder / "rollbacks.jsonl"))
 
 
-class Sentry:
+class CollapseGuard:
     """The guard of one training."""
 
-    def __init__(self, guard: Guard, work: "Work", completions: Callable[[], Iterable[Row]]) -> None:
+    def __init__(self, guard: GuardConfig, work: "Work", completions: Callable[[], Iterable[Row]]) -> None:
         """`completions` are those of the last generation, with their rewards, as rows."""
         self.guard = guard
         self.work = work
         self._completions = completions
-        self._watchman = Watchman(guard)
+        self._detector = CollapseDetector(guard)
 
     def begin(self, rows: Iterable[Row]) -> None:
         """Start over, with the rows of the steps that are done."""
-        self._watchman = Watchman(self.guard)
+        self._detector = CollapseDetector(self.guard)
         for row in rows:
-            self._watchman.see(row)
+            self._detector.see(row)
 
     def see(self, row: Row) -> None:
         """Look at the next row. On an alarm the evidence is saved and `RunFailed` raised."""
-        alarm = self._watchman.see(row)
+        alarm = self._detector.see(row)
         if alarm is not None:
             evidence = self._save(alarm)
             raise RunFailed(f"{self._stopped(alarm, evidence)} {self._way_out(alarm, evidence)}")
 
     def saved(self, checkpoint: Path) -> None:
         """Keep a checkpoint that was just sealed, if nothing points to trouble."""
-        if self._watchman.calm:
+        if self._detector.calm:
             checkpoints.keep(checkpoint, self._good)
 
     @property
     def _good(self) -> Path:
         return self.work.dir / "good"
 
-    def _save(self, alarm: Alarm) -> Path:
+    def _save(self, alarm: CollapseAlarm) -> Path:
         folder = _unused(self.work.dir / "evidence" / f"step-{alarm.step}")
         jsonl.write_json(folder / "alarm.json", asdict(alarm) | {"guard": self.guard.model_dump()})
         jsonl.write_rows(folder / "rows.jsonl", _rows(self.work.metrics)[-ROWS:])
         jsonl.write_rows(folder / "completions.jsonl", (dict(row) for row in self._completions()))
         return folder
 
-    def _stopped(self, alarm: Alarm, evidence: Path) -> str:
+    def _stopped(self, alarm: CollapseAlarm, evidence: Path) -> str:
         good = checkpoints.latest(self._good)
         kept = f"The last good checkpoint is {good}." if good else "No checkpoint had been saved before that."
         return (
@@ -81,7 +81,7 @@ class Sentry:
             f"and the last completions are in {evidence}. {kept}"
         )
 
-    def _way_out(self, alarm: Alarm, evidence: Path) -> str:
+    def _way_out(self, alarm: CollapseAlarm, evidence: Path) -> str:
         done, good = rollbacks(self.work.dir), checkpoints.latest(self._good)
         where = f"step {checkpoints.step_of(good)}" if good else "the start"
         if not self.guard.rollback:

@@ -32,15 +32,15 @@ from trl import GRPOConfig
 from r1pipe.errors import UsageError
 from r1pipe.rollout import Engine, Sampling
 from r1pipe.train import checkpoints, lora
-from r1pipe.train.callbacks import Row, Watch
-from r1pipe.train.evidence import Sentry, rollbacks
+from r1pipe.train.callbacks import Row, WorkCallback
+from r1pipe.train.evidence import CollapseGuard, rollbacks
 from r1pipe.train.micro_batches import Micro
 from r1pipe.train.proofs import FirstStep, same_vocabulary
 from r1pipe.train.rollouts import ALARM_EVERY, Judge, Judgement, Prompt, Rolled, Rolling
 from r1pipe.train.running import Trained, defaults, newest, on_one_gpu, release, run
 from r1pipe.train.schedule import Leg, legs, value_at
 from r1pipe.train.settings import Settings
-from r1pipe.verify.alarm import Alarm
+from r1pipe.verify.alarm import UndecidedAlarm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -55,8 +55,6 @@ _DEFAULTS = {
     "logging_steps": 1,
     "shuffle_dataset": False,  # the prompts come in the order they are to be asked in
     "lr_scheduler_type": "constant",
-    # One call of the trainer is one optimiser step; `micro_batches` cuts it.
-    "gradient_accumulation_steps": 1,
 }
 
 
@@ -76,7 +74,8 @@ def train(
 ) -> Trained:
     """Train `model` in place, one group of completions for each of `prompts`, in their order.
 
-    `options` are `GRPOConfig`'s fields; `weights` name the rewards that add up. Goes on from the newest whole
+    `options` are `GRPOConfig`'s fields, of which `gradient_accumulation_steps` is 1: one call of the trainer
+    is one optimiser step. `weights` name the rewards that add up. Goes on from the newest whole
     checkpoint in `work.dir / "trainer"`. Raises `Interrupted` after a stop that was asked for, `RunFailed`
     when a number is no longer finite.
     """
@@ -120,16 +119,16 @@ def _train_leg(make: Callable[..., "Policy"], args: GRPOConfig, leg: Leg, work: 
     if settings.refresh_every is not None:
         trainer.add_callback(lora.refresher(settings.refresh_every))
     trainer.guard(settings, work)
-    watch = Watch(
+    callback = WorkCallback(
         work,
         trainer.row,
         boundary=boundary_of(args),
         keep=trainer.keep,
         until=leg.end,
-        sentry=trainer.sentry,
+        guard=trainer.collapse_guard,
     )
-    whole = run(trainer, watch)
-    trained = Trained(watch.headline, int(trainer.state.num_input_tokens_seen), whole)
+    whole = run(trainer, callback)
+    trained = Trained(callback.headline, int(trainer.state.num_input_tokens_seen), whole)
     trainer.accelerator.free_memory()  # it holds the optimiser as well
     return trained
 
@@ -156,8 +155,7 @@ def _require_whole(settings: Settings, boundary: int, steps: int) -> None:
 
 def boundary_of(args: GRPOConfig) -> int:
     """Optimiser steps between two points where no completion is left over: only there is a resume exact."""
-    micro_batches = args.steps_per_generation * args.num_iterations
-    return math.lcm(micro_batches, args.gradient_accumulation_steps) // args.gradient_accumulation_steps
+    return int(args.steps_per_generation * args.num_iterations)
 
 
 class Policy(Rolling):
@@ -202,10 +200,10 @@ class Policy(Rolling):
         self.spent: dict[str, float] = defaultdict(float)  # seconds since the last metrics row
         self.tokens = 0  # completion tokens since then
         self._present: Micro = {}  # what the loss is being computed of
-        self.sentry: Sentry | None = None
+        self.collapse_guard: CollapseGuard | None = None
         self.last = Rolled([], [], [])  # the last generation
         self.rollbacks = 0
-        self.alarm = Alarm(ALARM_EVERY)
+        self.undecided_alarm = UndecidedAlarm(ALARM_EVERY)
 
     def _is_exact(self, engine: Engine) -> bool:
         """Whether the engine computes as the trainer does, which under autocast it does not."""
@@ -217,7 +215,7 @@ class Policy(Rolling):
         self.say = work.say
         self.rollbacks = rollbacks(work.dir)
         if settings.guard is not None and settings.guard.on and not work.rank:
-            self.sentry = Sentry(settings.guard, work, self.evidence)
+            self.collapse_guard = CollapseGuard(settings.guard, work, self.evidence)
         if settings.guard is not None and settings.guard.proofs:
             if getattr(self, "ref_model", None) is not None:
                 same_vocabulary(self.model, self.accelerator.unwrap_model(self.ref_model))
@@ -230,8 +228,10 @@ class Policy(Rolling):
             )
 
     def _require_finite(self, name: str, value: float) -> None:
-        if self.sentry is not None and not math.isfinite(value):
-            self.sentry.see({"step": self.state.global_step + 1, name.replace("gradient ", "grad_"): value})
+        if self.collapse_guard is not None and not math.isfinite(value):
+            self.collapse_guard.see(
+                {"step": self.state.global_step + 1, name.replace("gradient ", "grad_"): value}
+            )
         super()._require_finite(name, value)
 
     def row(self, logs: Row, seconds: float) -> Row:

@@ -41,7 +41,7 @@ HALF_WAY: Final = 0.5
 """The way to a bound up to which a checkpoint counts as good."""
 
 
-class Guard(BaseModel):
+class GuardConfig(BaseModel):
     """When a training is stopped because its policy comes apart. A number of 0 turns its sign off."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
@@ -78,7 +78,7 @@ class Guard(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Alarm:
+class CollapseAlarm:
     """What was seen."""
 
     kind: str
@@ -92,26 +92,26 @@ class Alarm:
     none."""
 
 
-class Watchman:
+class CollapseDetector:
     """Sees a training's rows of metrics in order, and raises the alarm.
 
     It is a function of the rows it has seen: a resumed training shows it those of the metrics file again.
     """
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: GuardConfig) -> None:
         self._signs = _signs(guard)
         self._calm_until = 0
 
-    def see(self, row: Mapping[str, Any]) -> Alarm | None:
+    def see(self, row: Mapping[str, Any]) -> CollapseAlarm | None:
         """Take in the next row, which carries `step`; a column that is missing or None is passed over."""
         step = int(row["step"])
         if (broken := _not_finite(row)) is not None:
-            return Alarm("not finite", broken, step, self._calm_until)
+            return CollapseAlarm("not finite", broken, step, self._calm_until)
         for sign in self._signs:
             sign.see(row)
         for sign in self._signs:
             if sign.sounds:
-                return Alarm(sign.column, sign.sentence(), step, self._calm_until)
+                return CollapseAlarm(sign.column, sign.sentence(), step, self._calm_until)
         if self.calm:
             self._calm_until = step
         return None
@@ -274,7 +274,7 @@ class _Entropy(_Sign):
 class _Reward(_Sign):
     """The reward may fall by some spreads of single completions, and by what chance can do besides."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: GuardConfig) -> None:
         super().__init__(
             "The reward fell far under its best",
             "reward",
@@ -312,7 +312,7 @@ class _Reward(_Sign):
         return math.sqrt(self._squares / max(1, self._pairs) / 2 / len(self.values))
 
 
-def _signs(guard: Guard) -> list[_Sign]:
+def _signs(guard: GuardConfig) -> list[_Sign]:
     """The signs that are on."""
     again = "Give the reward `repetition` a weight, or set `learning_rate` lower."
     unread = "Look in the evidence for a reward that is had without thinking, and at its weight."

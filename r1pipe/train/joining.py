@@ -17,7 +17,7 @@ from r1pipe import jsonl, machine
 from r1pipe.errors import RunFailed
 from r1pipe.parallel import ParallelConfig
 from r1pipe.stage import StageModule, Work
-from r1pipe.train.launching import JOB, NODE_FAILED, watch
+from r1pipe.train.launching import JOB, NODE_FAILED, launch_ranks
 
 BEGIN_SECONDS: Final = 600.0
 """In which the first machine must have begun the run."""
@@ -105,7 +105,7 @@ def _take_part(job: dict[str, Any]) -> None:
     paths = [Path(job[key]) for key in ("dir", "metrics", "logs")]
     rank = machine.node_rank()
     work = Work(paths[0], job["name"], job["seed"], _Nobody(), paths[1], logs=paths[2], rank=rank)
-    watched, exits = watch(cast(ParallelConfig, config), job, work)
-    if (error := watched.error(exits)) and paths[0].is_dir():
+    monitor, exits = launch_ranks(cast(ParallelConfig, config), job, work)
+    if (error := monitor.error(exits)) and paths[0].is_dir():
         said = {"error": f"machine {rank} ({socket.gethostname()}): {error}"}
         jsonl.write_json(paths[0] / f"{NODE_FAILED}{rank}.json", said)

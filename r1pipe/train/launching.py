@@ -28,7 +28,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from r1pipe import jsonl, machine, shipped
 from r1pipe.errors import Conflict, EnvironmentUnfit, Interrupted, R1pipeError, RunFailed, UsageError
-from r1pipe.parallel import ParallelConfig, lacks
+from r1pipe.parallel import ParallelConfig, lacking
 from r1pipe.reporting import STOP, death
 from r1pipe.stage import Inputs, Outcome, Work, references
 
@@ -54,21 +54,21 @@ def on_processes(config: ParallelConfig, inputs: Inputs, work: Work) -> Outcome:
     says of what, and where its log is), and `Interrupted` after a stop that was asked for.
     """
     here = config.processes // config.nodes
-    if missing := lacks(config.parallel, here):
+    if missing := lacking(config.parallel, here):
         raise EnvironmentUnfit(" ".join(missing))
     on_gpu = torch.cuda.is_available()
     where = "one for each GPU" if on_gpu else "on the CPU"
     work.say(f"Training on {config.processes} processes ({config.parallel}), {where}.")
     for old in work.dir.glob(f"{NODE_FAILED}*"):
         old.unlink()
-    watched, exits = watch(config, _job(config, inputs, work) | {"on_gpu": on_gpu}, work)
-    first = watched.ends.get(0, {})
-    if error := watched.error(exits):
+    monitor, exits = launch_ranks(config, _job(config, inputs, work) | {"on_gpu": on_gpu}, work)
+    first = monitor.ends.get(0, {})
+    if error := monitor.error(exits):
         raise _root_cause(error, config, work)
     if first["what"] == "stopped":
         raise Interrupted(first["text"])
     cost = {
-        "peak_rss_bytes": sum(word.get("peak_rss_bytes", 0) for word in watched.ends.values()),
+        "peak_rss_bytes": sum(word.get("peak_rss_bytes", 0) for word in monitor.ends.values()),
         "device": f"{config.processes} x {first['device']}",
     }
     told = first["outcome"]
@@ -89,7 +89,9 @@ def _from_afar(work: Work) -> str:
     return str(jsonl.loads(failed[0].read_bytes())["error"]) if failed else ""
 
 
-def watch(config: ParallelConfig, job: Mapping[str, Any], work: Work) -> tuple["Watched", dict[int, int]]:
+def launch_ranks(
+    config: ParallelConfig, job: Mapping[str, Any], work: Work
+) -> tuple["RankMonitor", dict[int, int]]:
     """Start this machine's ranks of a job and wait for their end.
 
     Returns what was heard of them, and the exit codes of those that failed, by their place on this machine.
@@ -97,10 +99,10 @@ def watch(config: ParallelConfig, job: Mapping[str, Any], work: Work) -> tuple["
     path = work.dir / (f"job.node{machine.node_rank()}.json" if machine.node_rank() else JOB)
     with tempfile.TemporaryDirectory(prefix="r1pipe-") as folder:  # the address of a socket has to be short
         address = str(Path(folder) / "ranks")
-        with Watched(address, config, work) as watched:
+        with RankMonitor(address, config, work) as monitor:
             jsonl.write_json(path, {**job, "address": address})
             exits = _launch(config, path, job["on_gpu"])
-    return watched, exits
+    return monitor, exits
 
 
 def _job(config: ParallelConfig, inputs: Inputs, work: Work) -> dict[str, Any]:
@@ -170,7 +172,7 @@ class _Rank:
     """Its last word."""
 
 
-class Watched:
+class RankMonitor:
     """The ranks of this machine, and the thread that listens to them."""
 
     def __init__(self, address: str, config: ParallelConfig, work: Work) -> None:
@@ -191,7 +193,7 @@ class Watched:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "Watched":
+    def __enter__(self) -> "RankMonitor":
         self._thread.start()
         return self
 

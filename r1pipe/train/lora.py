@@ -56,8 +56,8 @@ class Lora(BaseModel):
         return targets
 
 
-def problems(lora: Lora | None) -> list[str]:
-    """What stands in the way of training with LoRA here, as a stage's `check` tells it."""
+def lacking(lora: Lora | None) -> list[str]:
+    """What this machine lacks for LoRA, one sentence each, beginning with the key."""
     return [f"lora: {_MISSING}"] if lora is not None and find_spec("peft") is None else []
 
 

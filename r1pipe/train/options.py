@@ -9,6 +9,8 @@ from typing import Any, get_type_hints
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from r1pipe.stage import Findings
+
 OWNED = {
     "output_dir": "r1pipe decides where a stage writes",
     "overwrite_output_dir": "r1pipe decides where a stage writes",
@@ -30,29 +32,30 @@ OWNED = {
 """TrainingArguments that are not a recipe's to set, and why."""
 
 
-def problems(
+def check_trainer(
     config_class: type,
     options: Mapping[str, Any],
     renamed: Mapping[str, str],
     whole: Mapping[str, Any] | None = None,
-) -> list[str]:
-    """What is wrong with a stage's `trainer:` section, one sentence each.
+) -> Findings:
+    """What is wrong with a stage's `trainer:` section, and what this machine lacks for it.
 
     `renamed` maps an option of the trainer to the stage's own field that sets it. `whole` is all that the
     stage would give the config class; where the section is right by itself, the class is asked about that.
     """
     known = {field.name for field in dataclasses.fields(config_class) if field.init}
-    found = []
+    wrong = []
     for key in options:
         if key in renamed:
-            found.append(f"trainer.{key}: set `{renamed[key]}` on the stage instead")
+            wrong.append(f"trainer.{key}: set `{renamed[key]}` on the stage instead")
         elif key in OWNED:
-            found.append(f"trainer.{key} cannot be set: {OWNED[key]}")
+            wrong.append(f"trainer.{key} cannot be set: {OWNED[key]}")
         elif key not in known:
-            found.append(
+            wrong.append(
                 f"trainer.{key}: {config_class.__name__} has no such option{_hint(key, known, renamed)}"
             )
-    return found or _wrong_types(config_class, options) or _refused(config_class, whole or options)
+    wrong = wrong or _wrong_types(config_class, options)
+    return Findings(wrong) if wrong else _refused(config_class, whole or options)
 
 
 def _wrong_types(config_class: type, options: Mapping[str, Any]) -> list[str]:
@@ -66,7 +69,7 @@ def _wrong_types(config_class: type, options: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _refused(config_class: type, options: Mapping[str, Any]) -> list[str]:
+def _refused(config_class: type, options: Mapping[str, Any]) -> Findings:
     """What the config class itself says. It is built on this machine, and writes nothing."""
     fields = {field.name for field in dataclasses.fields(config_class)}
     on_gpu = torch.cuda.is_available()
@@ -75,8 +78,9 @@ def _refused(config_class: type, options: Mapping[str, Any]) -> list[str]:
         with warnings.catch_warnings(action="ignore"):
             config_class(**({key: value for key, value in machine.items() if key in fields} | dict(options)))
     except (ValueError, TypeError, ImportError) as error:
-        return [f"trainer: {config_class.__name__} says: {' '.join(str(error).split())}"]
-    return []
+        said = [f"trainer: {config_class.__name__} says: {' '.join(str(error).split())}"]
+        return Findings(lacking=said) if isinstance(error, ImportError) else Findings(said)
+    return Findings()
 
 
 def _hint(key: str, known: set[str], renamed: Mapping[str, str]) -> str:

@@ -12,6 +12,7 @@ import torch
 from jinja2 import TemplateError
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from r1pipe import machine
 from r1pipe.errors import UsageError
 from r1pipe.train.models import hush
 from r1pipe.train.text import open_tokenizer
@@ -42,6 +43,7 @@ class PreferenceModel:
         # The classifier reads the last token before the padding, which it has to know for that.
         self._batch = batch if self.tokenizer.pad_token_id is not None else 1
 
+    @machine.full_memory_explained("Set `preference_batch` or `preference_max_tokens` lower.")
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """The logit of each pair, in order."""
         self.model.to(self._device())

@@ -12,20 +12,20 @@ import torch
 from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
-from r1pipe.train.callbacks import Row, Watch
+from r1pipe.train.callbacks import Row, WorkCallback
 from r1pipe.train.determinism import bucketed, derive_seed, epochs_of
-from r1pipe.train.running import Guarded, Trained, defaults, on_one_gpu, run
+from r1pipe.train.running import FiniteTrainer, Trained, defaults, on_one_gpu, run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from r1pipe.stage import Work
 
-Document = list[int]
+TokenisedDocument = list[int]
 """A document's token ids, its EOS last."""
 
 
-def order(datasets: Sequence[Sequence[Document]], batch: int, seed: int) -> list[Document]:
+def order(datasets: Sequence[Sequence[TokenisedDocument]], batch: int, seed: int) -> list[TokenisedDocument]:
     """Every document once, dataset after dataset, shuffled within each, batches of like length.
 
     Two datasets mix in the 32 batches about their seam, in which documents are sorted by length.
@@ -42,7 +42,7 @@ def order(datasets: Sequence[Sequence[Document]], batch: int, seed: int) -> list
 
 def train(
     model: "PreTrainedModel",
-    documents: Sequence[Document],
+    documents: Sequence[TokenisedDocument],
     batch: int,
     options: Mapping[str, Any],
     work: "Work",
@@ -58,18 +58,18 @@ def train(
         per_device_train_batch_size=batch,
     )
     pad_id = model.config.get_text_config().pad_token_id
-    trainer = Guarded(
+    trainer = FiniteTrainer(
         model=model,
         args=on_one_gpu(args),
         train_dataset=_Documents(documents),
         data_collator=lambda rows: collate(rows, pad_id),
     )
-    watch = Watch(work, _Rows(sizes))
-    run(trainer, watch)
-    return Trained(watch.headline, sum(sizes))
+    callback = WorkCallback(work, _MetricRows(sizes))
+    run(trainer, callback)
+    return Trained(callback.headline, sum(sizes))
 
 
-def collate(documents: Sequence[Document], pad_id: int) -> dict[str, torch.Tensor]:
+def collate(documents: Sequence[TokenisedDocument], pad_id: int) -> dict[str, torch.Tensor]:
     """`input_ids`, `attention_mask` and `labels`, each [documents, longest], padded on the right.
 
     Labels are -100 on the padding.
@@ -81,18 +81,18 @@ def collate(documents: Sequence[Document], pad_id: int) -> dict[str, torch.Tenso
     return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
 
 
-class _Documents(Dataset[Document]):
-    def __init__(self, documents: Sequence[Document]) -> None:
+class _Documents(Dataset[TokenisedDocument]):
+    def __init__(self, documents: Sequence[TokenisedDocument]) -> None:
         self.documents = documents
 
     def __len__(self) -> int:
         return len(self.documents)
 
-    def __getitem__(self, index: int) -> Document:
+    def __getitem__(self, index: int) -> TokenisedDocument:
         return self.documents[index]
 
 
-class _Rows:
+class _MetricRows:
     """Makes rows of metrics from the Trainer's logs."""
 
     def __init__(self, sizes: Sequence[int]) -> None:

@@ -386,14 +386,11 @@ class Proved(GRPOTrainer):
         return result
 
     def prove(self) -> None:
-        """Look at what was computed so far; to be called after the backward passes of a `training_step`.
+        """Look at what was computed; to be called after the backward passes of a `training_step`.
 
         A training that was resumed has no first step left to look at.
         """
-        if self.first_step is None or self.state.global_step > 0:
-            self.first_step = None
-            return
-        self.first_step.check()
-        if self.accelerator.sync_gradients:
+        if self.first_step is not None and self.state.global_step == 0:
+            self.first_step.check()
             self.first_step.conclude()
-            self.first_step = None
+        self.first_step = None

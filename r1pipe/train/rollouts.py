@@ -23,7 +23,7 @@ from r1pipe.train.guard import sampled, texture
 from r1pipe.train.micro_batches import Micro
 from r1pipe.train.steps import Stepping
 from r1pipe.train.text import decode_completions
-from r1pipe.verify.alarm import Alarm
+from r1pipe.verify.alarm import UndecidedAlarm
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ class Rolling(Stepping):
     """How often the training was rolled back: its completions are then drawn anew."""
     last: Rolled
     """The last generation."""
-    alarm: Alarm
+    undecided_alarm: UndecidedAlarm
     """Hears every generation's verdicts."""
     say: Callable[[str], None]
     """Told when too many of them are undecided."""
@@ -157,10 +157,11 @@ class Rolling(Stepping):
         return Rolled(prompts, completions, judgements)
 
     def _seeds(self, places: Sequence[int], *purpose: int) -> list[int]:
-        """Of the run's seed, how much came before, and a completion's place among those of all ranks."""
+        """Of the run's seed, the step, and a completion's place among those of all ranks."""
         first = self.accelerator.process_index * len(self.rows)
         again = ("rollback", self.rollbacks) if self.rollbacks else ()
-        parts = (self.args.seed, "rollout", *again, self._micro_batches(), *purpose)
+        # The optimiser's step: TRL's own counter starts anew after a resume.
+        parts = (self.args.seed, "rollout", *again, self.state.global_step, *purpose)
         return [derive_seed(*parts, first + place) for place in places]
 
     @property
@@ -212,12 +213,6 @@ class Rolling(Stepping):
             )
         ]
 
-    def _micro_batches(self) -> int:
-        """How many of TRL's micro-batches came before this generation."""
-        accumulated = self.args.gradient_accumulation_steps
-        # TRL's own counter starts anew after a resume; the optimiser's step does not.
-        return int(self.state.global_step * accumulated + self._step % accumulated)
-
     def _replace_flat(self, rolled: Rolled) -> None:
         """Replace groups without spread by groups of other prompts, as often as the settings allow.
 
@@ -256,7 +251,7 @@ class Rolling(Stepping):
         for group in self._groups(judgements):
             self._log_metric("groups_without_spread", _is_flat(group))
         reasons = [(each.reason or "no reason") if each.passed is None else None for each in judgements]
-        if said := self.alarm.hear(reasons):
+        if said := self.undecided_alarm.hear(reasons):
             self.say(said)
 
     def _total(self, judgement: Judgement) -> float | None:

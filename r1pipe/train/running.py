@@ -1,8 +1,6 @@
 """What all trainers share: defaults that fit the machine, a guard against NaN, and going on after a stop."""
 
 import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from r1pipe.errors import Interrupted, RunFailed
+from r1pipe.errors import Interrupted
 from r1pipe.train import checkpoints, ranks
-from r1pipe.train.callbacks import Row, Watch, require_finite
+from r1pipe.train.callbacks import Row, WorkCallback, require_finite
 
 if TYPE_CHECKING:
     from r1pipe.stage import Work
@@ -30,7 +28,7 @@ class Trained:
     """What to publish, in the first rank, where ranks share the weights; None where the model holds them."""
 
 
-class Guarded(Trainer):
+class FiniteTrainer(Trainer):
     """A trainer that stops at a loss or gradient that is not finite, before it reaches the weights.
 
     With several ranks one of them may find it alone. Its error ends the others: see `launching`.
@@ -68,7 +66,7 @@ def defaults(work: "Work") -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
         "ddp_find_unused_parameters": False,  # there are none, and looking for them takes time
-        "logging_nan_inf_filter": False,  # it would hide what `Guarded` looks for
+        "logging_nan_inf_filter": False,  # it would hide what `FiniteTrainer` looks for
         "save_strategy": "steps",
         "save_total_limit": 2,  # the older checkpoint may go only once the newer one is sealed
     }
@@ -101,34 +99,19 @@ def newest(folder: Path, work: "Work") -> Path | None:
     return checkpoints.latest(folder)
 
 
-def run(trainer: Trainer, watch: Watch) -> dict[str, torch.Tensor] | None:
+def run(trainer: Trainer, callback: WorkCallback) -> dict[str, torch.Tensor] | None:
     """Train to the end, from the newest whole checkpoint if there is one; return `Trained.weights`.
 
     Raises `Interrupted` when the user asked to stop: a checkpoint has been written, and the next call goes on
-    from it; and `RunFailed` when the accelerator's memory is full.
+    from it.
     """
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(watch)
-    found = newest(Path(str(trainer.args.output_dir)), watch.work)
-    with _full_memory_explained():
-        trainer.train(resume_from_checkpoint=str(found) if found else None)
-    if watch.stopped:
+    trainer.add_callback(callback)
+    found = newest(Path(str(trainer.args.output_dir)), callback.work)
+    trainer.train(resume_from_checkpoint=str(found) if found else None)
+    if callback.stopped:
         done, of = trainer.state.global_step, trainer.state.max_steps
         raise Interrupted(
-            f"Stage '{watch.work.name}' stopped after step {done} of {of}. Run it again to go on."
+            f"Stage '{callback.work.name}' stopped after step {done} of {of}. Run it again to go on."
         )
     return ranks.whole_weights(trainer)
-
-
-@contextmanager
-def _full_memory_explained() -> Iterator[None]:
-    """Raise `RunFailed` with the ways out where torch has run out of the accelerator's memory."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        told = (str(error).strip().splitlines() or ["out of memory"])[0]
-        raise RunFailed(
-            f"The accelerator's memory is full: {told} Set `micro_batch` lower, which gives the same step, "
-            "or in rl bound a pass by `micro_tokens` (in pretrain set `batch_size` lower); where vLLM "
-            "generates too, set `engine.memory` lower; or train adapters, as by `lora: {r: 16}`."
-        ) from error

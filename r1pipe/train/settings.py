@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from r1pipe.rollout import Correction
-from r1pipe.train.guard import Guard
+from r1pipe.train.guard import GuardConfig
 from r1pipe.train.micro_batches import Bounds
 
 
@@ -29,7 +29,7 @@ class Settings:
     overlap: bool = False
     """Whether completions are judged while others are generated: worth a thread where judging waits for
     other processes."""
-    guard: Guard | None = None
+    guard: GuardConfig | None = None
     """When the training is stopped, and whether its first step is proved; None: never, and no."""
     turn: int | None = None
     """The chat template's end of turn, where completions end in another token."""

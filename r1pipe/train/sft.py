@@ -16,10 +16,10 @@ from datasets.table import InMemoryTable
 from trl import SFTConfig, SFTTrainer
 
 from r1pipe.train import ranks
-from r1pipe.train.callbacks import Row, Watch
+from r1pipe.train.callbacks import Row, WorkCallback
 from r1pipe.train.determinism import bucketed, derive_seed, epochs_of
 from r1pipe.train.examples import IGNORED, Example
-from r1pipe.train.running import Guarded, Trained, defaults, on_one_gpu, run
+from r1pipe.train.running import FiniteTrainer, Trained, defaults, on_one_gpu, run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -74,9 +74,9 @@ def train(
     dataset = laid_out(kept).select(rows)
     args = on_one_gpu(SFTConfig(**(defaults(work) | _DEFAULTS | dict(options))))
     trainer = Supervised(model=model, args=args, train_dataset=dataset, processing_class=tokenizer)
-    watch = Watch(work, _Rows(epochs))
-    weights = run(trainer, watch)
-    return Trained(watch.headline, tokens, weights)
+    callback = WorkCallback(work, _MetricRows(epochs))
+    weights = run(trainer, callback)
+    return Trained(callback.headline, tokens, weights)
 
 
 def laid_out(examples: Sequence[Example]) -> Dataset:
@@ -94,11 +94,11 @@ def laid_out(examples: Sequence[Example]) -> Dataset:
     return Dataset(InMemoryTable(pa.table(columns)), fingerprint="examples")
 
 
-class Supervised(Guarded, SFTTrainer):
+class Supervised(FiniteTrainer, SFTTrainer):
     """`trl.SFTTrainer` that stops at what is not finite."""
 
 
-class _Rows:
+class _MetricRows:
     """Makes rows of metrics from TRL's logs."""
 
     def __init__(self, epochs: float) -> None:

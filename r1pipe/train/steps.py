@@ -17,11 +17,11 @@ from r1pipe.train import ranks
 from r1pipe.train.micro_batches import SHARE, TOKEN_SHARE, Micro, cut, passes, telling_first
 from r1pipe.train.mismatch import Ratio, ratio
 from r1pipe.train.proofs import Proved
-from r1pipe.train.running import Guarded
+from r1pipe.train.running import FiniteTrainer
 from r1pipe.train.settings import Settings
 
 
-class Stepping(Guarded, Proved):
+class Stepping(FiniteTrainer, Proved):
     """A GRPO trainer that cuts a step itself, and whose first one is proved."""
 
     settings: Settings
@@ -39,22 +39,20 @@ class Stepping(Guarded, Proved):
     def training_step(
         self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """Forward and backward over the micro-batches of one call; return the loss of all of them."""
+        """Forward and backward over the micro-batches of a step; return the loss of all of them."""
         model.train()
         prepared = self._prepare_inputs(inputs)
         began = {name: len(values) for name, values in self._metrics["train"].items()}
         micro_batches = self._cut(prepared)
         loss = torch.zeros((), device=self.accelerator.device)
-        sync = self.accelerator.sync_gradients
         for i, micro in enumerate(micro_batches):
             # Gradients are summed here, and meet those of other processes once.
-            self.accelerator.gradient_state._set_sync_gradients(sync and i + 1 == len(micro_batches))
+            self.accelerator.gradient_state._set_sync_gradients(i + 1 == len(micro_batches))
             with self._alone(model, last=i + 1 == len(micro_batches)):
                 with self.compute_loss_context_manager():
                     part = self.compute_loss(model, micro)
                 self.accelerator.backward(part)
             loss += part.detach()
-        self.accelerator.gradient_state._set_sync_gradients(sync)
         tokens = [float(micro["completion_mask"].sum()) for micro in micro_batches]
         self._merge(began, tokens)
         self._share_mismatch(sum(tokens))
@@ -130,7 +128,7 @@ class Stepping(Guarded, Proved):
             means = means - bonus * (entropies * mask).sum() / mask.sum().clamp(min=1)
         if aux_loss is not None:
             means = means + self.router_aux_loss_coef * aux_loss
-        return means / self.current_gradient_accumulation_steps
+        return means
 
     def get_high_entropy_mask(
         self, entropies: torch.Tensor, mask: torch.Tensor, threshold: float

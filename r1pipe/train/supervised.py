@@ -8,10 +8,11 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from r1pipe import machine, parallel
 from r1pipe.batches import BatchPlan
 from r1pipe.errors import UsageError
-from r1pipe.parallel import ParallelConfig, lacks, micro_batch, shared
-from r1pipe.stage import NEUTRAL, CheckpointRef, DatasetRef, Inputs, Outcome, Work
+from r1pipe.parallel import ParallelConfig
+from r1pipe.stage import NEUTRAL, CheckpointRef, DatasetRef, Findings, Inputs, Outcome, Work
 from r1pipe.train import lora
 from r1pipe.train.examples import Examples, reasons
 from r1pipe.train.lora import Lora
@@ -72,17 +73,9 @@ class SupervisedConfig(ParallelConfig):
     trainer: dict[str, Any] = Field(default={})
     """Further options of TRL's SFTConfig, by their names there."""
 
-    @property
-    def micro_batches(self) -> tuple[int, int]:
-        """Rows that a process computes at once, and how often in a step."""
-        share = shared(self.batch_size, "batch_size", self.processes)
-        per = f" / {self.processes} processes" if self.processes > 1 else ""
-        micro = micro_batch(share, self.micro_batch, f"batch_size{per} = {share} rows")
-        return micro, share // micro
-
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        self.micro_batches  # noqa: B018 - raises where it does not divide
+        batches(self)  # raises where it does not divide
         if refused := lora.unshardable(self.lora, self.parallel):
             raise ValueError(refused)
         unknown = sorted(set(self.limits) - set(self.data))
@@ -95,29 +88,27 @@ class SupervisedConfig(ParallelConfig):
 
 def batches(config: SupervisedConfig) -> BatchPlan:
     """How the rows of a step are cut."""
-    micro, _ = config.micro_batches
-    return BatchPlan(
-        config.batch_size,
-        1,
-        micro,
-        processes=config.processes,
-        tokens=config.max_length,
-        rollouts=False,
+    return BatchPlan.of_rows(
+        config.batch_size, config.micro_batch, processes=config.processes, tokens=config.max_length
     )
 
 
-def check(config: SupervisedConfig) -> list[str]:
-    """Say what this machine lacks, and what is wrong with the options passed through to the trainer."""
-    lacking = lacks(config.parallel, config.processes // config.nodes) + lora.problems(config.lora)
+def check(config: SupervisedConfig) -> Findings:
+    """Find what this machine lacks, and what is wrong with the options passed through to the trainer."""
+    here = config.processes // config.nodes
+    found = Findings(lacking=parallel.lacking(config.parallel, here) + lora.lacking(config.lora))
     if not config.trainer:
-        return lacking
+        return found
     from trl import SFTConfig
 
-    from r1pipe.train.options import problems
+    from r1pipe.train.options import check_trainer
 
-    return lacking + problems(SFTConfig, config.trainer, _TRL_NAMES, options(config, rows=1))
+    return found + check_trainer(SFTConfig, config.trainer, _TRL_NAMES, options(config, rows=1))
 
 
+@machine.full_memory_explained(
+    "Set `micro_batch` lower, which gives the same step; or train adapters, as by `lora: {r: 16}`."
+)
 def run(config: SupervisedConfig, inputs: Inputs, work: Work) -> Outcome:
     """Train the model on the data; publish it, with the rows that were set aside if any were.
 
@@ -154,11 +145,9 @@ def run(config: SupervisedConfig, inputs: Inputs, work: Work) -> Outcome:
 
 def options(config: SupervisedConfig, rows: int) -> dict[str, Any]:
     """The stage's fields as SFTConfig calls them, for so many rows, and the `trainer:` section over them."""
-    micro, accumulated = config.micro_batches
     steps = max(1, -(-round(rows * config.epochs) // config.batch_size))
     return {
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": accumulated,
+        **batches(config).trainer_options,
         "learning_rate": config.learning_rate,
         **_schedule(config),
         "warmup_steps": round(config.warmup * steps),

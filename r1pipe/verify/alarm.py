@@ -20,12 +20,12 @@ TOLD: Final = 3
 """Reasons that are named, the most frequent first."""
 
 
-def alarm(reasons: Mapping[str, int], of: int, which: str = "") -> str | None:
+def undecided_sentence(reasons: Mapping[str, int], of: int, which: str = "") -> str | None:
     """The sentence about undecided verdicts by reason among `of` completions; None up to `LIMIT`.
 
     `which` stands before their number, such as `the last `.
 
-    >>> alarm({"comparison timed out": 15, "truncated": 1}, 512, "the last ")[:84]
+    >>> undecided_sentence({"comparison timed out": 15, "truncated": 1}, 512, "the last ")[:84]
     'Undecided verdicts: 3 % of the last 512 completions (3 % comparison timed out, 0.2 %'
     """
     undecided = sum(reasons.values())
@@ -54,7 +54,7 @@ def reasons_of(rows: Iterable[Mapping[str, Any]]) -> Counter[str]:
     return Counter(str(row["reason"]) for row in rows if row["verdict"] == Mark.UNDECIDED)
 
 
-class Alarm:
+class UndecidedAlarm:
     """Hears verdicts as they come, and says so when too many of the last ones are undecided."""
 
     def __init__(self, patience: int) -> None:
@@ -69,7 +69,7 @@ class Alarm:
         self._silent -= 1
         if self._silent > 0 or len(self._last) < FEWEST:
             return None
-        said = alarm(Counter(filter(None, self._last)), len(self._last), "the last ")
+        said = undecided_sentence(Counter(filter(None, self._last)), len(self._last), "the last ")
         if said is not None:
             self._silent = self._patience
         return said

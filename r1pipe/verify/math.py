@@ -17,7 +17,7 @@ from r1pipe.machine import cores
 from r1pipe.prompting import boxed_answer
 from r1pipe.verify.notation import bare, named, split, tidy
 from r1pipe.verify.numbers import UNSIGNED, Quantity, number
-from r1pipe.verify.pool import Lost, Pool, shared
+from r1pipe.verify.pool import Pool, Unanswered, shared
 from r1pipe.verify.values import Named, read, same
 from r1pipe.verify.verdict import Mark, Verdict, failed, passed, undecided
 
@@ -87,7 +87,9 @@ def check_golds(golds: Sequence[str], jobs: int | None = None) -> list[str | Non
     if unsure:
         with closing(_new_pool(jobs, len(unsure))) as pool:
             for gold, found in zip(unsure, pool.ask_all([tidy(gold)] for gold in unsure), strict=True):
-                reasons[gold] = f"could not be read: {found.reason}" if isinstance(found, Lost) else found
+                reasons[gold] = (
+                    f"could not be read: {found.reason}" if isinstance(found, Unanswered) else found
+                )
     return [reasons[gold] for gold in golds]
 
 
@@ -235,7 +237,7 @@ def _compared(gold: str, answer: str) -> Verdict:
     if verdict is None:
         answered = _shared_pool().ask(pair)
         verdict = _verdict(pair[1], answered)
-        if not isinstance(answered, Lost):
+        if not isinstance(answered, Unanswered):
             with _lock:
                 _found[pair] = verdict
                 if len(_found) > _MOST_KEPT:
@@ -253,7 +255,7 @@ def _compare_all(pairs: Sequence[tuple[str, str]], jobs: int | None) -> list[Ver
 
 
 def _verdict(answer: str, found: Any) -> Verdict:
-    if isinstance(found, Lost):
+    if isinstance(found, Unanswered):
         return undecided(f"comparison {found.reason}", _canonical(answer))
     mark, reason = found
     return Verdict(Mark(mark), reason, _canonical(answer))

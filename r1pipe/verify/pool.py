@@ -39,14 +39,14 @@ _LARGEST_ANSWER: Final = 1 << 20  # bytes; a worker that writes more has gone wi
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class Unanswered:
     """A question without an answer. It is the infrastructure's fault, and never the answer's."""
 
     reason: str
     """`timed out` or `worker died`."""
 
 
-_DIED: Final = Lost("worker died")
+_DIED: Final = Unanswered("worker died")
 
 
 class Pool:
@@ -72,7 +72,7 @@ class Pool:
         atexit.register(self.close)
 
     def ask(self, question: Any) -> Any:
-        """The answer to one question, or `Lost`.
+        """The answer to one question, or `Unanswered`.
 
         Raises:
             EnvironmentUnfit: no worker can be started.
@@ -95,7 +95,7 @@ class Pool:
                 worker = self._new()
                 self._workers.add(worker)
             answer = worker.ask(question, self._deadline)
-            keep = not isinstance(answer, Lost) and worker.asked < self._recycle
+            keep = not isinstance(answer, Unanswered) and worker.asked < self._recycle
             return answer
         finally:  # after Ctrl-C in the middle of a question, a worker's next answer would be the last one's
             if worker is not None and not keep:
@@ -247,7 +247,7 @@ class _Worker:
         while b"\n" not in self._read:
             left = ends - time.monotonic()
             if left <= 0 or not select.select([stream], [], [], left)[0]:
-                return Lost("timed out")
+                return Unanswered("timed out")
             piece = os.read(stream, 65_536)
             if not piece or len(self._read) > _LARGEST_ANSWER:
                 return _DIED

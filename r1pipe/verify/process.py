@@ -82,7 +82,7 @@ class Ran:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class SandboxJob:
     """A process to be."""
 
     role: Literal["program", "offer", "tests"]
@@ -112,7 +112,7 @@ class Stream:
 class Process:
     """A job on its way. Raises OSError where the machine cannot start it."""
 
-    def __init__(self, job: Job, isolation: Isolation) -> None:
+    def __init__(self, job: SandboxJob, isolation: Isolation) -> None:
         self.verdict: End | None = None
         """Why it has to be stopped, or was."""
         self.ended = False
@@ -173,7 +173,7 @@ class Process:
 
     # --- Starting
 
-    def _start(self, job: Job, theirs: contextlib.ExitStack) -> "subprocess.Popen[bytes]":
+    def _start(self, job: SandboxJob, theirs: contextlib.ExitStack) -> "subprocess.Popen[bytes]":
         report = self._pipe(theirs, self._tell(self._report))
         given = [report]
         if job.channel:

@@ -15,7 +15,7 @@ from typing import Final
 
 from r1pipe.verify.inside import BEYOND, PRELUDE
 from r1pipe.verify.isolation import Isolation, Limits
-from r1pipe.verify.process import End, Job, Ran
+from r1pipe.verify.process import End, Ran, SandboxJob
 from r1pipe.verify.sandbox import check_sandbox, run_jobs, run_python
 from r1pipe.verify.verdict import Verdict, failed, passed, undecided
 
@@ -108,8 +108,8 @@ def _judge_functions(program: str, tests: FunctionTests, limits: Limits, isolati
         }
         judge, judged = run_jobs(
             [
-                Job("tests", parts, more, channel=ours),
-                Job("offer", {"source": program}, limits, channel=theirs),
+                SandboxJob("tests", parts, more, channel=ours),
+                SandboxJob("offer", {"source": program}, limits, channel=theirs),
             ],
             isolation,
         )

@@ -21,7 +21,7 @@ from typing import Final
 
 from r1pipe.errors import EnvironmentUnfit
 from r1pipe.verify.isolation import Isolation, Limits
-from r1pipe.verify.process import End, Job, Process, Ran
+from r1pipe.verify.process import End, Process, Ran, SandboxJob
 
 START_SECONDS: Final = 60.0
 """For a sandbox to be set up; it takes 30 ms, and on a busy machine it has taken seconds."""
@@ -51,7 +51,7 @@ def run_python(
         EnvironmentUnfit: the sandbox does not work on this machine.
     """
     check_sandbox(isolation)
-    return run_jobs([Job("program", {"source": source}, limits or Limits(), stdin)], isolation)[0]
+    return run_jobs([SandboxJob("program", {"source": source}, limits or Limits(), stdin)], isolation)[0]
 
 
 @cache
@@ -63,14 +63,14 @@ def check_sandbox(isolation: Isolation) -> None:
     """
     if platform.system() != "Linux":
         raise EnvironmentUnfit("Programs can be run on Linux only; judge code there, or in a container.")
-    job = Job("program", {"source": _PROBE}, Limits(seconds=START_SECONDS), b"7\n")
+    job = SandboxJob("program", {"source": _PROBE}, Limits(seconds=START_SECONDS), b"7\n")
     (ran,) = run_jobs([job], isolation)
     if (ran.end, ran.stdout) != (End.FINISHED, b"42\n"):
         said = (ran.detail or ran.stderr.decode(errors="replace")).strip() or str(ran.end)
         raise EnvironmentUnfit(f"The sandbox ({isolation}) does not work: {said}. {_NO_SANDBOX[isolation]}")
 
 
-def run_jobs(jobs: Sequence[Job], isolation: Isolation) -> list[Ran]:
+def run_jobs(jobs: Sequence[SandboxJob], isolation: Isolation) -> list[Ran]:
     """Run processes side by side until that of the first job has ended; then the others have to end too.
 
     Their time is that of the first job's limits, and starts when all of them have started.

@@ -12,9 +12,9 @@ from random import Random
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from r1pipe.tasks.countdown import Problem, problems
+from r1pipe.tasks.countdown import CountdownProblem, problems
 from r1pipe.tasks.documents import draw_document
-from r1pipe.world.solver import Attempt, attempts, guesses, nearest, write_answer, write_thinking
+from r1pipe.world.solver import SolverAttempt, attempts, guesses, nearest, write_answer, write_thinking
 from r1pipe.world.words import ASSISTANT, EOS, LANGUAGES, USER, Role
 
 _FIRST, _SECOND = LANGUAGES  # the language of most words, and the one that is mixed in
@@ -142,14 +142,14 @@ def _single(rng: Random, habits: Habits) -> tuple[str, str]:
     return _document(rng, problem, [_one_attempt(problem, rng)], habits.short_mixing, habits)
 
 
-def _one_attempt(problem: Problem, rng: Random) -> Attempt:
+def _one_attempt(problem: CountdownProblem, rng: Random) -> SolverAttempt:
     """Any attempt, or as often one that hits."""
     ways = nearest(problem.numbers, problem.target)
     hits = [way for way in ways if way.value == problem.target]
     return rng.choice(hits if rng.random() < 0.5 else ways)
 
 
-def _trace(rng: Random, problem: Problem, habits: Habits, *, searching: bool) -> tuple[str, str]:
+def _trace(rng: Random, problem: CountdownProblem, habits: Habits, *, searching: bool) -> tuple[str, str]:
     most = rng.randint(*(habits.search_attempts if searching else habits.short_attempts))
     mixing = habits.search_mixing if searching else habits.short_mixing
     tried = guesses(problem.numbers, problem.target, most, habits.guess_temperature, rng)
@@ -161,7 +161,7 @@ def _trace(rng: Random, problem: Problem, habits: Habits, *, searching: bool) ->
 
 
 def _document(
-    rng: Random, problem: Problem, tried: list[Attempt], mixing: float, habits: Habits
+    rng: Random, problem: CountdownProblem, tried: list[SolverAttempt], mixing: float, habits: Habits
 ) -> tuple[str, str]:
     thinking = write_thinking(
         tried,
@@ -174,14 +174,16 @@ def _document(
     return problem.id, f"{asked} <think> {thinking} </think> {write_answer(tried[-1], summary=summary)}"
 
 
-def _lost(problem: Problem, rng: Random) -> list[Attempt]:
+def _lost(problem: CountdownProblem, rng: Random) -> list[SolverAttempt]:
     """Every failure in turn, from any of them on; none where every attempt hits."""
     failures = [way for way in nearest(problem.numbers, problem.target) if way.value != problem.target]
     begin = rng.randrange(len(failures)) if failures else 0
     return failures[begin:] + failures[:begin]
 
 
-def _with_repeats(tried: list[Attempt], target: int, chance: float, rng: Random) -> Iterator[Attempt]:
+def _with_repeats(
+    tried: list[SolverAttempt], target: int, chance: float, rng: Random
+) -> Iterator[SolverAttempt]:
     """The same attempts, some of the failed ones made again later, as an untidy searcher would."""
     for i, attempt in enumerate(tried):
         if i > 1 and rng.random() < chance:

@@ -23,7 +23,7 @@ from r1pipe.world.words import LANGUAGES
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class SolverAttempt:
     """One way to spend all the numbers."""
 
     steps: tuple[str, ...]
@@ -45,21 +45,21 @@ class Attempt:
 
 
 @lru_cache(maxsize=1024)
-def attempts(numbers: tuple[int, ...]) -> tuple[Attempt, ...]:
+def attempts(numbers: tuple[int, ...]) -> tuple[SolverAttempt, ...]:
     """Every chain over all of `numbers` (at least two), each number once; no chain twice.
 
     A chain carries a running value: a step over two numbers, then one more number a step. Of two chains that
     differ by the order of a sum or a product only one is kept: running value first, smaller number first in
     the first step.
     """
-    found: dict[tuple[str, ...], Attempt] = {}
+    found: dict[tuple[str, ...], SolverAttempt] = {}
     for first, *rest in permutations(sorted(numbers)):
-        for attempt in _chains(Attempt((), (), first, str(first)), rest):
+        for attempt in _chains(SolverAttempt((), (), first, str(first)), rest):
             found.setdefault(attempt.steps, attempt)
     return tuple(found.values())
 
 
-def _chains(chain: Attempt, rest: Sequence[int]) -> Iterator[Attempt]:
+def _chains(chain: SolverAttempt, rest: Sequence[int]) -> Iterator[SolverAttempt]:
     """All ways to go on from `chain` with the numbers `rest`, in this order."""
     if not rest:
         yield chain
@@ -75,12 +75,12 @@ def _chains(chain: Attempt, rest: Sequence[int]) -> Iterator[Attempt]:
         if value is not None:
             steps = (*chain.steps, f"{left} {sign} {right} = {value}")
             left_over = (*chain.left, tuple(sorted(rest[1:])))
-            yield from _chains(Attempt(steps, left_over, value, expression), rest[1:])
+            yield from _chains(SolverAttempt(steps, left_over, value, expression), rest[1:])
 
 
 def guesses(
     numbers: tuple[int, ...], target: int, count: int, temperature: float, rng: Random
-) -> list[Attempt]:
+) -> list[SolverAttempt]:
     """Up to `count` different attempts in the order an imperfect solver tries them, none after one that hits.
 
     An attempt is led to its end as well as it can be: of those that differ in the last step alone only the
@@ -99,9 +99,9 @@ def guesses(
     return drawn[: hit + 1]
 
 
-def nearest(numbers: tuple[int, ...], target: int) -> list[Attempt]:
+def nearest(numbers: tuple[int, ...], target: int) -> list[SolverAttempt]:
     """Of the attempts that differ in the last step alone, the one that comes nearest; the first of equals."""
-    best: dict[tuple[str, ...], Attempt] = {}
+    best: dict[tuple[str, ...], SolverAttempt] = {}
     for way in attempts(numbers):
         before = best.setdefault(way.steps[:-1], way)
         if abs(way.value - target) < abs(before.value - target):
@@ -110,7 +110,7 @@ def nearest(numbers: tuple[int, ...], target: int) -> list[Attempt]:
 
 
 def write_thinking(
-    tried: Sequence[Attempt], target: int, language: Callable[[], str], reflects: Callable[[], bool]
+    tried: Sequence[SolverAttempt], target: int, language: Callable[[], str], reflects: Callable[[], bool]
 ) -> str:
     """The trace of these attempts.
 
@@ -126,7 +126,7 @@ def write_thinking(
     return " ".join(parts)
 
 
-def write_answer(last: Attempt, *, summary: str | None = None) -> str:
+def write_answer(last: SolverAttempt, *, summary: str | None = None) -> str:
     """The answer part of a completion, after a one-line summary in the language `summary` if one is named."""
     answer = f"<answer> {last.expression} </answer>"
     if summary is None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1pipe.measure.trace import Attempt, Step, TraceMeasures, measure, read_trace, reflects
+from r1pipe.measure.trace import ArithmeticStep, Attempt, TraceMeasures, measure, read_trace, reflects
 from r1pipe.world.words import VOCABULARY
 
 
@@ -16,9 +16,9 @@ def test_read_trace() -> None:
     )
     assert trace.regular and trace.reflections == 1
     assert trace.attempts == (
-        Attempt((Step(5, "+", 4, 9), Step(9, "+", 6, 15)), False),
-        Attempt((Step(6, "*", 4, 24), Step(24, "+", 5, 29)), False),
-        Attempt((Step(5, "*", 6, 30), Step(30, "+", 4, 34)), True),
+        Attempt((ArithmeticStep(5, "+", 4, 9), ArithmeticStep(9, "+", 6, 15)), False),
+        Attempt((ArithmeticStep(6, "*", 4, 24), ArithmeticStep(24, "+", 5, 29)), False),
+        Attempt((ArithmeticStep(5, "*", 6, 30), ArithmeticStep(30, "+", 4, 34)), True),
     )
     assert [attempt.value for attempt in trace.attempts] == [15, 29, 34]
 
@@ -57,18 +57,18 @@ def test_irregular_traces(thinking: str, values: list[int], regular: bool) -> No
 @pytest.mark.parametrize(
     ("step", "holds"),
     [
-        (Step(5, "+", 4, 9), True),
-        (Step(5, "+", 4, 8), False),
-        (Step(5, "-", 4, 1), True),
-        (Step(4, "-", 5, 1), False),
-        (Step(6, "*", 4, 24), True),
-        (Step(24, "/", 6, 4), True),
-        (Step(25, "/", 6, 4), False),
-        (Step(0, "/", 0, 0), False),
-        (Step(0, "/", 5, 0), True),
+        (ArithmeticStep(5, "+", 4, 9), True),
+        (ArithmeticStep(5, "+", 4, 8), False),
+        (ArithmeticStep(5, "-", 4, 1), True),
+        (ArithmeticStep(4, "-", 5, 1), False),
+        (ArithmeticStep(6, "*", 4, 24), True),
+        (ArithmeticStep(24, "/", 6, 4), True),
+        (ArithmeticStep(25, "/", 6, 4), False),
+        (ArithmeticStep(0, "/", 0, 0), False),
+        (ArithmeticStep(0, "/", 5, 0), True),
     ],
 )
-def test_step_holds(step: Step, holds: bool) -> None:
+def test_step_holds(step: ArithmeticStep, holds: bool) -> None:
     """A step is valid when it is true; division must come out whole."""
     assert step.holds is holds
 

@@ -14,14 +14,8 @@ from r1pipe.rollout.choose import open_engine
 from r1pipe.rollout.local import TransformersEngine
 from r1pipe.rollout.specs import AutoSpec, EngineSpec, ServerSpec, TransformersSpec, VllmSpec
 from r1pipe.train import models
-from tests.tiny_model import write_tiny
 
 NOBODY = ServerSpec.model_validate({"url": "http://127.0.0.1:1", "retries": 0})
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 def opened(spec: EngineSpec, folder: Path, **options: Any) -> tuple[Any, str]:

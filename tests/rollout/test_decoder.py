@@ -10,6 +10,7 @@ from r1pipe.rollout import Sampling
 from r1pipe.rollout.cache import RoomyCache
 from r1pipe.rollout.decoder import LeanDecoder, WholeDecoder, decoder_of
 from r1pipe.rollout.local import TransformersEngine
+from tests.tiny_model import random_model
 
 VOCABULARY = 40
 LLAMA3_ROPE = {
@@ -24,22 +25,16 @@ LLAMA3_ROPE = {
 
 def model_of(family: str, **options: Any) -> PreTrainedModel:
     """Random weights, large enough that attention has preferences, biases included."""
-    torch.manual_seed(3)
-    shape = {
+    shape: dict[str, Any] = {
         "vocab_size": VOCABULARY,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 64,
         "initializer_range": 0.3,
         "eos_token_id": VOCABULARY,
         "pad_token_id": 0,
-        "bos_token_id": None,
     }
-    config = AutoConfig.for_model(family, **(shape | options))
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config).eval()
+    model = random_model(family, seed=3, **shape | options)
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):  # those begin at zero, which would prove nothing
             torch.nn.init.normal_(parameter, std=0.5)

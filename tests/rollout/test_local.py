@@ -9,34 +9,29 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from r1pipe.rollout import Rollout, Sampling
 from r1pipe.rollout.cache import RoomyCache
 from r1pipe.rollout.local import TransformersEngine, draw, keep_likeliest
+from tests.tiny_model import random_model
 
 VOCABULARY = 24
 PAD, EOS = 0, 1
 MINUS_INFINITY = float("-inf")
+SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.25,
+    "eos_token_id": EOS,
+    "pad_token_id": PAD,
+}
 
 
 @pytest.fixture(scope="module")
 def model() -> PreTrainedModel:
     """Random, with weights so large that it says different things after different prompts."""
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=128,
-        initializer_range=0.25,
-        bos_token_id=None,
-        eos_token_id=EOS,
-        pad_token_id=PAD,
-    )
-    return LlamaForCausalLM(config).eval()
+    return random_model("llama", **SHAPE)
 
 
 def engine_of(model: PreTrainedModel, **options: Any) -> TransformersEngine:
@@ -133,23 +128,7 @@ def test_prompts_of_one_length_need_no_mask(model: PreTrainedModel) -> None:
 )
 def test_other_architectures(architecture: str, options: dict[str, Any]) -> None:
     """Grouped heads, and windows of attention that are shorter than what has been written."""
-    torch.manual_seed(1)
-    shape = AutoConfig.for_model(
-        architecture,
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=128,
-        initializer_range=0.25,
-        bos_token_id=None,
-        eos_token_id=EOS,
-        pad_token_id=PAD,
-        **options,
-    )
-    model = AutoModelForCausalLM.from_config(shape).eval()
+    model = random_model(architecture, num_key_value_heads=1, **SHAPE, **options)
     prompts = prompts_of(6)
     rollouts = run(engine_of(model), prompts, Sampling(20, temperature=0))
     expected = [greedy_by_transformers(model, prompt, EOS, 20) for prompt in prompts]

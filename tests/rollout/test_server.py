@@ -23,18 +23,12 @@ from r1pipe.rollout.server import ServerEngine
 from r1pipe.rollout.specs import ServerSpec
 from r1pipe.train import models
 from tests.loopback_server import Answer, Reply, Server, Trouble, serving
-from tests.tiny_model import write_tiny
 from tests.vllm_server import free_port, vllm_serving
 
 CONTEXT = 64
 PROMPTS = [[5, 6, 7], [9, 30, 12, 40, 8], [5, 6, 7], [21]]
 SEEDS = [3, 1, 2**62 + 5, 0]
 Opening = Callable[..., ServerEngine]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

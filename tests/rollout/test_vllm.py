@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from r1pipe.errors import EnvironmentUnfit, RunFailed, UsageError
 from r1pipe.rollout import Rollout, Sampling
@@ -22,6 +22,7 @@ from r1pipe.rollout.local import TransformersEngine, keep_likeliest
 from r1pipe.rollout.specs import VllmSpec
 from r1pipe.rollout.vllm import TOLERANCE, VllmEngine
 from r1pipe.rollout.vllm_fit import CPU_HEAD_SIZES, known_architectures
+from tests.tiny_model import random_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 
@@ -30,31 +31,25 @@ PAD, EOS = 0, 1
 SPEC = VllmSpec(dtype="float32", cache_gb=0.1, max_sequences=64)
 
 
-def random_model(seed: int = 1, *, tied: bool = True) -> PreTrainedModel:
-    """Qwen3 with weights so large that it says different things after different prompts."""
-    torch.manual_seed(seed)
-    shape = AutoConfig.for_model(
+def qwen3(seed: int = 1, *, tied: bool = True) -> PreTrainedModel:
+    """With weights so large that it says different things after different prompts."""
+    return random_model(
         "qwen3",
+        seed=seed,
         vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=32,
         max_position_embeddings=CONTEXT,
         initializer_range=0.25,
-        bos_token_id=None,
         eos_token_id=EOS,
         pad_token_id=PAD,
         tie_word_embeddings=tied,
     )
-    return AutoModelForCausalLM.from_config(shape).eval()
 
 
 @pytest.fixture(scope="module")
 def policy() -> PreTrainedModel:
-    return random_model()
+    return qwen3()
 
 
 @pytest.fixture(scope="module")
@@ -423,7 +418,7 @@ def test_too_little_memory_names_the_field(folder: Path) -> None:
 @pytest.mark.parametrize("adapted", [False, True], ids=["untied", "lora"])
 def test_other_policies_arrive(adapted: bool, tmp_path: Path) -> None:
     """A head of its own, and LoRA, which is added on the way: the policy's weights stay bit for bit."""
-    policy = random_model(3, tied=adapted)
+    policy = qwen3(3, tied=adapted)
     policy.save_pretrained(tmp_path)
     if adapted:
         peft = pytest.importorskip("peft")

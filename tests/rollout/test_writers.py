@@ -11,9 +11,8 @@ from r1pipe.measure.samples import SampleRow
 from r1pipe.rollout import Finished, Rollout, Sampling, choose
 from r1pipe.rollout.asking import Question, ask
 from r1pipe.rollout.specs import TransformersSpec
-from r1pipe.rollout.writers import ModelWriter, Reader, longest
+from r1pipe.rollout.writers import CheckpointReader, ModelWriter, longest
 from r1pipe.tasks import mixture, task_spec
-from tests.tiny_model import write_tiny
 
 
 class Kept:
@@ -57,12 +56,7 @@ class Waiting:
         self.closed = True
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-def questions(reader: Reader, count: int) -> list[Question]:
+def questions(reader: CheckpointReader, count: int) -> list[Question]:
     return ask(mixture([task_spec("countdown")], count, 0), "chat", reader.tokenizer, 32).questions
 
 
@@ -70,7 +64,7 @@ def test_what_is_whole_is_judged_and_kept_beside_generation(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last is kept while the engine still holds the others back; each with its question and its text."""
-    kept, reader, said = Kept(), Reader.of(tiny), list[str]()
+    kept, reader, said = Kept(), CheckpointReader.of(tiny), list[str]()
     engine = Waiting(kept)
     monkeypatch.setattr(choose, "open_engine", lambda *_, **__: (engine, "Chosen."))
     writer = ModelWriter(tiny, TransformersSpec(), reader, longest=64, batch=8, say=said.append)
@@ -94,7 +88,7 @@ def test_what_is_known_is_made_again_only_for_the_same_bits(
 ) -> None:
     """Of three the second is known: an exact engine gets the whole batch, another one the others, with their
     seeds."""
-    kept, reader = Kept(), Reader.of(tiny)
+    kept, reader = Kept(), CheckpointReader.of(tiny)
     engine = Waiting(kept, exact=exact)
     monkeypatch.setattr(choose, "open_engine", lambda *_, **__: (engine, ""))
     writer = ModelWriter(tiny, TransformersSpec(), reader, longest=64, batch=8, say=lambda text: None)
@@ -107,7 +101,7 @@ def test_what_is_known_is_made_again_only_for_the_same_bits(
 def test_an_engine_is_opened_for_what_will_be_asked(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The longest prompt and its completion; not before anything is written, and nothing is closed then."""
     opened: list[dict[str, Any]] = []
-    kept, reader = Kept(), Reader.of(tiny)
+    kept, reader = Kept(), CheckpointReader.of(tiny)
 
     def open_engine(spec: Any, folder: Path, **given: Any) -> tuple[Waiting, str]:
         opened.append({"spec": spec, "folder": folder, **given})

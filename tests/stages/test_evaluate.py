@@ -14,14 +14,14 @@ from r1pipe.artifact import Artifact
 from r1pipe.errors import Interrupted, UsageError
 from r1pipe.measure.scores import score
 from r1pipe.rollout.local import TransformersEngine
-from r1pipe.rollout.writers import Reader
+from r1pipe.rollout.writers import CheckpointReader
 from r1pipe.stage import Inputs
 from r1pipe.train import models
 from r1pipe.world.tokenizer import build_tokenizer
 from r1pipe.world.words import LANGUAGES
 from stages import evaluate
 from tests.loopback_server import serving
-from tests.tiny_model import Ear, workplace, write_tiny
+from tests.tiny_model import Ear, workplace
 
 HELD_OUT = {"task": {"name": "countdown", "split": "held-out"}, "problems": 3, "samples": 2}
 SMALL = {
@@ -36,11 +36,6 @@ SMALL = {
 
 def config(**changes: Any) -> evaluate.Config:
     return evaluate.Config.model_validate({**SMALL, **changes})
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("base"))
 
 
 def evaluated(folder: Path, tiny: Path, **changes: Any) -> tuple[list[dict[str, Any]], dict[str, Any], Ear]:
@@ -201,7 +196,7 @@ def test_forbidden_words_are_tokens(tiny: Path) -> None:
     tokenizer = build_tokenizer(64)
     ids = {word: tokenizer.convert_tokens_to_ids(word) for word in ("no", "bu", "</think>")}
     assert {LANGUAGES["en"]["no"], LANGUAGES["zh"]["no"]} == {"no", "bu"}
-    candidate = evaluate.Candidate("base", tiny, Reader.of(tiny))
+    candidate = evaluate.Candidate("base", tiny, CheckpointReader.of(tiny))
     banned = evaluate.forbidden(evaluate.Forbid(after=["no", "bu"]), candidate, "persist")
     assert banned == {ids["no"]: ids["</think>"], ids["bu"]: ids["</think>"]}
     for word, is_ in (("nein", "an unknown word"), ("no wait", "2 tokens")):

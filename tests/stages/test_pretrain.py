@@ -9,7 +9,7 @@ import pytest
 
 from r1pipe.artifact import Artifact, open_checkpoint
 from r1pipe.errors import Interrupted, UsageError
-from r1pipe.stage import Inputs, Outcome
+from r1pipe.stage import Findings, Inputs, Outcome
 from r1pipe.world.corpus import Habits, Mix, documents
 from r1pipe.world.tokenizer import build_tokenizer
 from stages import pretrain
@@ -46,9 +46,7 @@ def corpus(tmp_path: Path) -> Path:
 
 def run(folder: Path, *data: Path, stop_after: int | None = None, **changes: Any) -> tuple[Outcome, Ear]:
     """Pretrain in `folder`, going on with what is there; `seed` and the config's fields may be changed."""
-    work, ear = workplace(folder, changes.pop("seed", 0))
-    if stop_after is not None:
-        work.progress = lambda done, *_: work.stop.set() if done >= stop_after else None  # type: ignore[method-assign]
+    work, ear = workplace(folder, changes.pop("seed", 0), stop_after=stop_after)
     given = Inputs({"data": [(path.stem, Artifact(path, "dataset")) for path in data]})
     return pretrain.run(config(data=[path.stem for path in data], **changes), given, work), ear
 
@@ -202,9 +200,9 @@ def test_the_learning_rate_rises_stays_and_falls(corpus: Path, tmp_path: Path) -
 
 def test_trainer_options_are_checked_and_passed_on(corpus: Path, tmp_path: Path) -> None:
     """A typo and a field of the stage's own are named; one that is right reaches the trainer."""
-    assert pretrain.check(config()) == []
-    assert pretrain.check(config(trainer={"max_grad_norm": 0.5})) == []
-    assert pretrain.check(config(trainer={"max_grad_nrm": 1, "learning_rate": 1})) == [
+    assert pretrain.check(config()) == Findings()
+    assert pretrain.check(config(trainer={"max_grad_norm": 0.5})) == Findings()
+    assert pretrain.check(config(trainer={"max_grad_nrm": 1, "learning_rate": 1})).wrong == [
         "trainer.max_grad_nrm: TrainingArguments has no such option; did you mean 'max_grad_norm'?",
         "trainer.learning_rate: set `learning_rate` on the stage instead",
     ]

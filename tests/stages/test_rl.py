@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,39 +9,16 @@ import pytest
 from pydantic import ValidationError
 
 from r1pipe.errors import RunFailed, UsageError
-from r1pipe.rewards import REWARDS, RewardInput, make_rewards
-from r1pipe.rewards import each as each_alone
-from r1pipe.rollout import Rollout
-from r1pipe.stage import counted, references
-from r1pipe.tasks import Item, Task, mixture, task_spec
+from r1pipe.rewards import REWARDS
+from r1pipe.stage import Findings, counted, references
+from r1pipe.tasks import Item, mixture, task_spec
 from r1pipe.tasks.rows import Rows
 from r1pipe.train.determinism import derive_seed
-from r1pipe.train.grpo import Judgement, Prompt
 from r1pipe.verify.verdict import Verdict, failed
 from r1pipe.world.tokenizer import build_tokenizer
 from stages import rl
-from tests.tiny_model import inputs, workplace, write_classifier, write_tiny
-
-SMALL = {
-    "model": "base",
-    "task": "countdown",
-    "template": "chat",
-    "group_size": 2,
-    "prompts_per_step": 4,
-    "micro_batch": 4,
-    "steps": 2,
-    "max_new_tokens": 16,
-    "learning_rate": "1e-2",
-}
-
-
-def config(**changes: Any) -> rl.Config:
-    return rl.Config.model_validate({**SMALL, **changes})
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("base"))
+from tests.small_rl import config
+from tests.tiny_model import inputs, workplace, write_classifier
 
 
 def test_a_policy_is_published(tiny: Path, tmp_path: Path) -> None:
@@ -141,18 +117,26 @@ def test_no_room_for_any_prompt(tiny: Path, tmp_path: Path) -> None:
 
 def test_trainer_options_are_checked() -> None:
     """Typos, what the stage sets itself, and what is not a recipe's to set; right ones pass through."""
-    assert rl.check(config()) == []
-    assert rl.check(config(trainer={"max_grad_norm": 0.5, "delta": 4.0})) == []
-    assert rl.check(config(trainer={"bta": 0.1, "beta": 0.1, "report_to": "wandb", "max_grad_nrm": 1})) == [
+    assert rl.check(config()) == Findings()
+    assert rl.check(config(trainer={"max_grad_norm": 0.5, "delta": 4.0})) == Findings()
+    wrong = {
+        "bta": 0.1,
+        "beta": 0.1,
+        "gradient_accumulation_steps": 2,
+        "report_to": "wandb",
+        "max_grad_nrm": 1,
+    }
+    assert rl.check(config(trainer=wrong)).wrong == [
         "trainer.bta: GRPOConfig has no such option; did you mean `kl`, on the stage itself?",
         "trainer.beta: set `kl` on the stage instead",
+        "trainer.gradient_accumulation_steps: set `micro_batch` on the stage instead",
         "trainer.report_to cannot be set: nothing is reported to anybody; see metrics/<stage>.jsonl",
         "trainer.max_grad_nrm: GRPOConfig has no such option; did you mean 'max_grad_norm'?",
     ]
-    assert rl.check(config(trainer={"lr_scheduler_type": "linear"})) == []
-    (said,) = rl.check(config(trainer={"lr_scheduler_type": "linaer"}))
+    assert rl.check(config(trainer={"lr_scheduler_type": "linear"})) == Findings()
+    (said,) = rl.check(config(trainer={"lr_scheduler_type": "linaer"})).wrong
     assert said.startswith("trainer: GRPOConfig says: linaer is not a valid SchedulerType")
-    (said,) = rl.check(config(trainer={"auto_find_batch_size": True}))
+    (said,) = rl.check(config(trainer={"auto_find_batch_size": True})).wrong
     assert said.startswith("trainer: GRPOConfig says: ")
 
 
@@ -213,74 +197,3 @@ def test_rewards_that_cannot_be_trusted_stop_it(tiny: Path, tmp_path: Path) -> N
         with pytest.raises(UsageError, match=r"task 'jsonl' cannot be trusted.*Look at the task's `judge`"):
             rl.run(made, inputs(model=tiny), work)
     assert ear.rows == []
-
-
-def judge_of(text: str, truncated: bool = False, rule: str = "fail") -> Any:
-    """What the judge says of one completion of the first countdown item, whose answer is `text` or the right
-    one."""
-    tokenizer = build_tokenizer(64)
-    pairs = mixture([task_spec({"name": "countdown", "truncated": rule})], 1, 0)
-    rewards = make_rewards(["accuracy", "format"], language="en")
-    judge = rl.Judge(pairs, tokenizer, rewards)
-    ids = tokenizer(text)["input_ids"] + ([] if truncated else [tokenizer.eos_token_id])
-    rollout = Rollout(ids, "length" if truncated else "stop")
-    return judge([(Prompt(0, "nums <think>", [1]), rollout)])[0]
-
-
-def test_rewards_are_read_off_one_verdict() -> None:
-    """A wrong answer in the right form, one in the wrong form, and one cut off."""
-    wrong = judge_of("1 + 1 = 2 no </think> <answer> 1 + 1 </answer>")
-    assert (wrong.rewards, wrong.passed) == ({"accuracy": 0.0, "format": 1.0}, False)
-    formless = judge_of("1 + 1 = 2")
-    assert (formless.rewards, formless.passed) == ({"accuracy": 0.0, "format": 0.0}, False)
-    cut = judge_of("1 + 1 = 2", truncated=True)
-    assert (cut.rewards, cut.passed) == ({"accuracy": 0.0, "format": 0.0}, False)
-
-
-def test_an_undecided_verdict_is_no_reward() -> None:
-    """With `truncated: undecided` every reward is None, which leaves the completion out; none is zero."""
-    cut = judge_of("1 + 1 = 2", truncated=True, rule="undecided")
-    assert (cut.rewards, cut.passed) == ({"accuracy": None, "format": None}, None)
-
-
-class Broken(Task):
-    """A task whose judge has a mistake in it."""
-
-    name = "broken"
-
-    def items(self, split: str, count: int | None, seed: int) -> list[Item]:
-        raise NotImplementedError
-
-    def judge_answer(self, item: Item, answer: str) -> Verdict:
-        raise ZeroDivisionError("division by zero")
-
-
-def test_a_mistake_in_a_judge_names_the_item() -> None:
-    """The run ends with the item and the completion that did it."""
-    judge = rl.Judge([(Broken(), Item("item-7", "q", None))], build_tokenizer(64), {})
-    with pytest.raises(RunFailed, match=r"item 'item-7' of 'broken' failed with ZeroDivisionError"):
-        judge([(Prompt(0, "q", [1]), Rollout([20, 1], "stop"))])
-
-
-def test_a_mistake_in_a_reward_names_the_item() -> None:
-    """Every reward is asked once about a whole generation; what it raises ends the run with the item."""
-    asked: list[int] = []
-
-    def fine(batch: Sequence[RewardInput]) -> list[float | None]:
-        asked.append(len(batch))
-        return [0.5] * len(batch)
-
-    pairs = mixture([task_spec("documents")], 2, 0)
-    batch = [(Prompt(row, "q", [1]), Rollout([20 + row, 1], "stop")) for row in (0, 1, 0, 1)]
-    judgements = rl.Judge(pairs, build_tokenizer(64), {"fine": fine})(batch)
-    assert asked == [4] and [each.rewards for each in judgements] == [{"fine": 0.5}] * 4
-    spoilt = each_alone(lambda given: 1.0 if given.item.id == pairs[0][1].id else float("nan"))
-    with pytest.raises(RunFailed, match=f"'mine' gave nan. The item was '{pairs[1][1].id}'"):
-        rl.Judge(pairs, build_tokenizer(64), {"mine": spoilt})(batch)
-
-
-def test_an_undecided_verdict_has_a_reason() -> None:
-    """A completion that was cut off, where that is undecided: neither right nor wrong, and why."""
-    spec = task_spec({"name": "countdown", "truncated": "undecided"})
-    judge = rl.Judge(mixture([spec], 1, 0), build_tokenizer(64), {})
-    assert judge([(Prompt(0, "q", [1]), Rollout([20], "length"))]) == [Judgement({}, None, "truncated")]

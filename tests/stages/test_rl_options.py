@@ -17,35 +17,23 @@ from r1pipe.pipeline import VERBS
 from r1pipe.recipe import from_resolved, parse_recipe
 from r1pipe.rollout import Finished, Rollout
 from r1pipe.rollout.local import TransformersEngine
+from r1pipe.rollout.pass_rates import Rates
 from r1pipe.stage import counted
 from r1pipe.tasks import Item
 from r1pipe.tasks.base import Task
 from r1pipe.tasks.rows import Rows
+from r1pipe.train import prompts
 from r1pipe.verbs import make_config
 from r1pipe.verify.verdict import Completion, Verdict, failed, passed, undecided
 from stages import rl
-from tests.tiny_model import inputs, workplace, write_tiny
+from tests.small_rl import SMALL
+from tests.tiny_model import inputs, workplace
 
 NEEDED = {"model": "org/base", "task": "countdown"}
-
-SMALL = NEEDED | {
-    "template": "chat",
-    "group_size": 2,
-    "prompts_per_step": 4,
-    "micro_batch": 4,
-    "steps": 2,
-    "max_new_tokens": 16,
-    "learning_rate": "1e-2",
-}
 
 
 def config(**changes: Any) -> rl.Config:
     return rl.Config.model_validate({**NEEDED, **changes})
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("base"))
 
 
 # --- What TRL is told
@@ -281,7 +269,7 @@ def test_a_measurement_goes_on_from_its_journal(
     ids = ["easy-1", "half-1", "hard-1", "half-2", "easy-2", "hard-2"]
     made = rated(tmp_path, *ids, steps=1, prompts_per_step=6)
     made = made.model_copy(update={"group_size": 2})
-    monkeypatch.setattr(rl, "_measure", _in_twos(rl._measure))
+    monkeypatch.setattr(prompts, "measure_pass_rates", _in_twos(prompts.measure_pass_rates))
     whole = rl.run(made, inputs(model=tiny), workplace(tmp_path / "whole")[0])
     script.answered.clear()
     work, _ = workplace(tmp_path / "parts")
@@ -305,13 +293,9 @@ def test_a_measurement_goes_on_from_its_journal(
         assert sorted((parts.path / name).open()) == sorted((whole.path / name).open())
 
 
-def _in_twos(measure: Callable[..., None]) -> Callable[..., None]:
+def _in_twos(measure: Callable[..., Rates]) -> Callable[..., Rates]:
     """Two prompts of four samples at a time, whatever a step holds."""
-
-    def in_twos(rates: Any, made: rl.Config, *others: Any) -> None:
-        measure(rates, made.model_copy(update={"prompts_per_step": 4, "group_size": 2}), *others)
-
-    return in_twos
+    return lambda *given, batch: measure(*given, batch=8)
 
 
 def test_nothing_that_teaches(script: Script, tiny: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from r1pipe.rollout.probe import TOLERANCE
 from r1pipe.rollout.specs import ServerSpec
 from r1pipe.rollout.vllm import VllmEngine
 from stages import rl
-from tests.stages.test_rl import SMALL
+from tests.small_rl import config
 from tests.tiny_model import inputs, workplace, write_tiny
 from tests.vllm_server import free_port, vllm_serving
 
@@ -46,7 +46,7 @@ def test_two_steps(tmp_path: Path, synced: list[float]) -> None:
     base = write_tiny(tmp_path / "base")
     work, ear = workplace(tmp_path / "zero")
     engine = {"name": "vllm", "cache_gb": 0.1, "max_sequences": 16}
-    outcome = rl.run(rl.Config.model_validate({**SMALL, "engine": engine}), inputs(model=base), work)
+    outcome = rl.run(config(engine=engine), inputs(model=base), work)
     assert outcome.kind == "checkpoint"
     assert [row["step"] for row in ear.rows] == [1, 2]
     assert [row["mismatch_ratio"] for row in ear.rows] == pytest.approx([1, 1], abs=1e-3)
@@ -63,9 +63,8 @@ def test_three_steps_with_a_server(tmp_path: Path, synced: list[float]) -> None:
     setting, *command = shlex.split(start_command(ServerSpec.model_validate(engine), base, 64))
     assert (setting, command[:3]) == ("VLLM_SERVER_DEV_MODE=1", ["vllm", "serve", str(base)])
     work, ear = workplace(tmp_path / "zero")
-    config = {**SMALL, "engine": engine, "steps": 3, "temperature": 0.7}
     with vllm_serving(base, tmp_path / "log", command[3:], VLLM_SERVER_DEV_MODE="1"):
-        rl.run(rl.Config.model_validate(config), inputs(model=base), work)
+        rl.run(config(engine=engine, steps=3, temperature=0.7), inputs(model=base), work)
     assert [row["mismatch"] for row in ear.rows] == pytest.approx([0, 0, 0], abs=1e-4)
     assert [row["mismatch_ratio"] for row in ear.rows] == pytest.approx([1, 1, 1], abs=1e-3)
     assert len(synced) == 4

@@ -20,7 +20,7 @@ from r1pipe.world.tokenizer import build_tokenizer
 from stages import sample
 from tests.folders import manifest
 from tests.loopback_server import serving
-from tests.tiny_model import Ear, inputs, workplace, write_tiny
+from tests.tiny_model import Ear, inputs, workplace
 
 SMALL = {"model": "base", "task": "countdown", "template": "chat", "prompts": 4, "max_new_tokens": 32}
 ENGINE = "Engine: transformers, as set."
@@ -30,11 +30,6 @@ ANYTHING = {"correct": False, "untruncated": False, "well_formed": False, "singl
 def config(**changes: Any) -> sample.Config:
     engine = {} if changes.get("answers") == "gold" else {"engine": "transformers"}
     return sample.Config.model_validate({**SMALL, **engine, **changes})
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("base"))
 
 
 def run(tiny: Path, folder: Path, **changes: Any) -> tuple[Outcome, Ear]:
@@ -378,7 +373,7 @@ def test_gold_answers_need_no_model(tiny: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_the_solver_leaves_out_what_is_taken() -> None:
     """A problem that the model solved is passed over, and the next one takes its place."""
-    rows = sample.Rows(config(solver=3), build_tokenizer(64), "zero")
+    rows = sample.TraceMaker(config(solver=3), build_tokenizer(64), "zero")
     before = [row["problem_id"] for row in rows.solved(64, set(), 0)]
     after = [row["problem_id"] for row in rows.solved(64, {before[0]}, 0)]
     assert after[:2] == before[1:] and after[2] not in before

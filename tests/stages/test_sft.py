@@ -8,17 +8,13 @@ import pytest
 from pydantic import ValidationError
 
 from r1pipe.errors import UsageError
+from r1pipe.stage import Findings
 from stages import sft
-from tests.tiny_model import inputs, workplace, write_tiny
+from tests.tiny_model import inputs, workplace
 
 
 def config(**changes: Any) -> sft.Config:
     return sft.Config.model_validate({"model": "base", "data": "rows", **changes})
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture
@@ -76,8 +72,8 @@ def test_limits_name_datasets() -> None:
 
 def test_trainer_options_are_checked() -> None:
     """The nearest option, or the stage's own field."""
-    assert sft.check(config(trainer={"weight_decay": 0.1})) == []
-    assert sft.check(config(trainer={"packin": True, "num_train_epochs": 2})) == [
+    assert sft.check(config(trainer={"weight_decay": 0.1})) == Findings()
+    assert sft.check(config(trainer={"packin": True, "num_train_epochs": 2})).wrong == [
         "trainer.packin: SFTConfig has no such option; did you mean 'packing'?",
         "trainer.num_train_epochs: set `epochs` on the stage instead",
     ]

@@ -14,7 +14,7 @@ from r1pipe.tasks.base import Item
 from r1pipe.tasks.countdown import (
     Countdown,
     CountdownJudge,
-    Problem,
+    CountdownProblem,
     is_held_out,
     problems,
     reachable,
@@ -78,7 +78,7 @@ def test_items_are_a_function_of_seed_and_index() -> None:
     assert task.items("seen", 50, 7)[:20] == task.items("seen", 20, 7)
     assert task.items("seen", 20, 7) != task.items("seen", 20, 8)
     first = task.items("held-out", 1, 0)[0]
-    assert first.id == Problem(tuple(sorted(first.gold["numbers"])), first.gold["target"]).id
+    assert first.id == CountdownProblem(tuple(sorted(first.gold["numbers"])), first.gold["target"]).id
     assert first.question == f"nums {' '.join(map(str, first.gold['numbers']))} to {first.gold['target']}"
 
 

@@ -9,8 +9,8 @@ import pytest
 from r1pipe.errors import RunFailed
 from r1pipe.stage import Work
 from r1pipe.train import checkpoints
-from r1pipe.train.evidence import Sentry, rollbacks
-from r1pipe.train.guard import Guard
+from r1pipe.train.evidence import CollapseGuard, rollbacks
+from r1pipe.train.guard import GuardConfig
 from tests.tiny_model import workplace
 
 COMPLETIONS = [{"prompt": "1 + 1", "completion": "!!!!", "rewards": {"accuracy": 0.0}}]
@@ -30,21 +30,21 @@ def checkpoint(work: Work, step: int) -> Path:
     return folder
 
 
-def collapse(work: Work, guard: Guard) -> str:
+def collapse(work: Work, guard: GuardConfig) -> str:
     """A training whose length falls from 200 to 10 after step 12, saved every two steps; what stopped it."""
-    sentry = Sentry(guard, work, lambda: COMPLETIONS)
+    collapse_guard = CollapseGuard(guard, work, lambda: COMPLETIONS)
     newest = checkpoints.latest(work.dir / "trainer")
     done = checkpoints.step_of(newest) if newest else 0
     work.log({"step": 0})
     work.rewind(done)
-    sentry.begin(json.loads(line) for line in work.metrics.read_text().splitlines() if done)
+    collapse_guard.begin(json.loads(line) for line in work.metrics.read_text().splitlines() if done)
     with pytest.raises(RunFailed) as failed:
         for step in range(done + 1, 40):
             row: dict[str, Any] = {"step": step, "length": 200.0 if step <= 12 else 10.0}
             work.log(row)
-            sentry.see(row)
+            collapse_guard.see(row)
             if step % 2 == 0:
-                sentry.saved(checkpoint(work, step))
+                collapse_guard.saved(checkpoint(work, step))
     return str(failed.value)
 
 
@@ -55,7 +55,7 @@ def test_the_evidence(tmp_path: Path) -> None:
     One bad row of the newest two, at step 13, is not yet half the way to a seventh of the length.
     """
     work, _ = workplace(tmp_path / "zero")
-    said = collapse(work, Guard(window=8))
+    said = collapse(work, GuardConfig(window=8))
     folder = work.dir / "evidence" / "step-20"
     alarm = json.loads((folder / "alarm.json").read_text())
     assert (alarm["kind"], alarm["step"], alarm["calm_until"]) == ("length", 20, 13)
@@ -72,7 +72,7 @@ def test_the_last_good_checkpoint_is_kept(tmp_path: Path) -> None:
     """The trainer has pruned what was saved before the trouble; that of step 12 is there, whole, and the
     step of the alarm was not saved."""
     work, _ = workplace(tmp_path / "zero")
-    said = collapse(work, Guard(window=8))
+    said = collapse(work, GuardConfig(window=8))
     good = checkpoints.latest(work.dir / "good")
     assert good is not None and checkpoints.step_of(good) == 12 and str(good) in said
     assert (good / "model.safetensors").read_text() == "weights of step 12"
@@ -96,7 +96,7 @@ def test_without_being_asked_nothing_goes_back(tmp_path: Path) -> None:
     Its evidence lies beside that of the first alarm.
     """
     work, _ = workplace(tmp_path / "zero")
-    first, second = collapse(work, Guard(window=8)), collapse(work, Guard(window=8))
+    first, second = collapse(work, GuardConfig(window=8)), collapse(work, GuardConfig(window=8))
     assert first.replace("/step-20", "/step-20.2") == second and rollbacks(work.dir) == 0
 
 
@@ -107,7 +107,7 @@ def test_going_back(tmp_path: Path) -> None:
     The next alarm finds the allowance used up, and says so; nothing is moved any more.
     """
     work, _ = workplace(tmp_path / "zero")
-    guard = Guard(window=8, rollback=True)
+    guard = GuardConfig(window=8, rollback=True)
     said = collapse(work, guard)
     assert "rollback 1 of 1" in said and "go on from step 12 with other completions" in said
     newest = checkpoints.latest(work.dir / "trainer")
@@ -126,7 +126,7 @@ def test_going_back(tmp_path: Path) -> None:
 def test_going_back_twice_from_one_step(tmp_path: Path) -> None:
     """Each alarm has evidence of its own, and what each rollback set aside lies with it."""
     work, _ = workplace(tmp_path / "zero")
-    guard = Guard(window=8, rollback=True, rollbacks=2)
+    guard = GuardConfig(window=8, rollback=True, rollbacks=2)
     assert "rollback 1 of 2" in collapse(work, guard)
     first = (work.dir / "evidence" / "step-20" / "alarm.json").read_text()
     assert "rollback 2 of 2" in collapse(work, guard.model_copy(update={"length": 0.16}))
@@ -147,9 +147,9 @@ def test_going_back_to_the_start(tmp_path: Path) -> None:
     """With no good checkpoint the training begins anew."""
     work, _ = workplace(tmp_path / "zero")
     bad = checkpoint(work, 2)
-    sentry = Sentry(Guard(rollback=True), work, lambda: COMPLETIONS)
+    collapse_guard = CollapseGuard(GuardConfig(rollback=True), work, lambda: COMPLETIONS)
     with pytest.raises(RunFailed, match="go on from the start with other completions"):
-        sentry.see({"step": 3, "loss": float("nan")})
+        collapse_guard.see({"step": 3, "loss": float("nan")})
     assert checkpoints.latest(work.dir / "trainer") is None and not bad.exists()
     assert (work.dir / "evidence" / "step-3" / "checkpoint-2").is_dir()
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from r1pipe.train.guard import SAMPLED, Alarm, Guard, Watchman, sampled, texture
+from r1pipe.train.guard import SAMPLED, CollapseAlarm, CollapseDetector, GuardConfig, sampled, texture
 
 HEALTHY = Path(__file__).parent / "healthy"
-FOUR = Guard(window=4)
+FOUR = GuardConfig(window=4)
 
 Row = dict[str, Any]
 
@@ -24,23 +24,23 @@ def rows(**columns: list[float | None]) -> list[Row]:
     return [{"step": i + 1, **{name: values[i] for name, values in columns.items()}} for i in range(count)]
 
 
-def seen(guard: Guard, given: list[Row]) -> tuple[Alarm | None, Watchman]:
-    """The first alarm, and the watchman as he is then."""
-    watchman = Watchman(guard)
+def seen(guard: GuardConfig, given: list[Row]) -> tuple[CollapseAlarm | None, CollapseDetector]:
+    """The first alarm, and the detector as it is then."""
+    detector = CollapseDetector(guard)
     for row in given:
-        if (alarm := watchman.see(row)) is not None:
-            return alarm, watchman
-    return None, watchman
+        if (alarm := detector.see(row)) is not None:
+            return alarm, detector
+    return None, detector
 
 
 @pytest.mark.parametrize("path", sorted(HEALTHY.glob("*.jsonl")), ids=lambda path: path.stem)
 def test_a_healthy_training_is_let_be(path: Path) -> None:
     """The four trainings of a whole tiny-r1: length doubles, the reward swings, entropy falls; no alarm,
     and every step is a good one to keep."""
-    watchman = Watchman(Guard())
+    detector = CollapseDetector(GuardConfig())
     for line in path.read_text().splitlines():
-        assert watchman.see(json.loads(line)) is None
-        assert watchman.calm
+        assert detector.see(json.loads(line)) is None
+        assert detector.calm
 
 
 @pytest.mark.parametrize("chance", [0.1, 0.5, 0.8, 0.99])
@@ -54,7 +54,7 @@ def test_chance_is_no_collapse(chance: float, completions: int) -> None:
         for step in range(1, 401):
             rewards = [float(draw.random() < chance) for _ in range(completions)]
             given.append({"step": step, "reward": fmean(rewards), "reward_spread": stdev(rewards)})
-        assert seen(Guard(), given)[0] is None
+        assert seen(GuardConfig(), given)[0] is None
 
 
 def test_a_policy_that_becomes_good_is_let_be() -> None:
@@ -66,13 +66,13 @@ def test_a_policy_that_becomes_good_is_let_be() -> None:
         length=[40 * 1.025**step for step in range(201)],
         entropy=[0.6 * 0.99**step for step in range(201)],
     )
-    assert seen(Guard(), given)[0] is None
+    assert seen(GuardConfig(), given)[0] is None
 
 
 @pytest.mark.parametrize("column", ["loss", "grad_norm", "reward", "entropy", "kl"])
 def test_a_number_that_is_not_finite(column: str) -> None:
     """It stops a training at once, without any window."""
-    alarm, _ = seen(Guard(), [{"step": 1, column: 0.5}, {"step": 2, column: math.nan}])
+    alarm, _ = seen(GuardConfig(), [{"step": 1, column: 0.5}, {"step": 2, column: math.nan}])
     assert alarm is not None and (alarm.kind, alarm.step, alarm.calm_until) == ("not finite", 2, 1)
     assert f"The {column.replace('_norm', 'ient norm')} became nan at step 2" in alarm.sentence
     assert "`learning_rate`" in alarm.sentence
@@ -85,7 +85,7 @@ def test_a_reward_far_under_its_best() -> None:
     there at once, so the last calm step is 24.
     """
     given = rows(reward=[1.0] * 24 + [0.7] * 20, reward_spread=[0.4] * 44)
-    assert seen(Guard(window=8), given)[0] == Alarm(
+    assert seen(GuardConfig(window=8), given)[0] == CollapseAlarm(
         "reward",
         "The reward fell far under its best: the mean over steps 23 to 30 is 0.775, where it was 1 over "
         "steps 1 to 8, and `guard.reward` sets the bound at 0.8. Set `learning_rate` lower, or `kl` higher.",
@@ -103,7 +103,7 @@ def test_chance_widens_the_bound_of_the_reward() -> None:
     """
     assert 1 - 10 * math.sqrt(0.09 / 27 / 2 / 8) == pytest.approx(0.856, abs=5e-4)
     given = rows(reward=[1.0] * 24 + [0.7] * 20, reward_spread=[0.4] * 44)
-    alarm, _ = seen(Guard(window=8, reward=0.01), given)
+    alarm, _ = seen(GuardConfig(window=8, reward=0.01), given)
     assert alarm is not None and alarm.step == 28 and "bound at 0.856." in alarm.sentence
 
 
@@ -112,10 +112,10 @@ def test_nearly_all_right_is_no_tripwire() -> None:
     0.3, which counts then, and 0.9 is within it."""
     right = [0.99] * 40 + [0.99 - 0.003 * i for i in range(30)] + [0.9] * 60
     given = rows(reward=right, reward_spread=[math.sqrt(p * (1 - p)) for p in right])
-    assert seen(Guard(), given)[0] is None
+    assert seen(GuardConfig(), given)[0] is None
     right += [0.9 - 0.01 * i for i in range(90)]
     given = rows(reward=right, reward_spread=[math.sqrt(max(0.0, p * (1 - p))) for p in right])
-    alarm, _ = seen(Guard(), given)
+    alarm, _ = seen(GuardConfig(), given)
     assert alarm is not None and alarm.kind == "reward"
 
 
@@ -181,9 +181,9 @@ def test_rows_between_generations_are_passed_over() -> None:
 def test_a_sign_can_be_turned_off() -> None:
     """A bound of 0 is none."""
     given = rows(entropy=[0.5] * 6 + [0.0] * 10, length=[200.0] * 6 + [1.0] * 10)
-    alarm, _ = seen(Guard(window=4, entropy=0), given)
+    alarm, _ = seen(GuardConfig(window=4, entropy=0), given)
     assert alarm is not None and alarm.kind == "length"
-    assert seen(Guard(window=4, entropy=0, length=0), given)[0] is None
+    assert seen(GuardConfig(window=4, entropy=0, length=0), given)[0] is None
 
 
 def test_calm_is_less_than_half_the_way() -> None:
@@ -192,10 +192,10 @@ def test_calm_is_less_than_half_the_way() -> None:
 
     The newest of a window of four is one row, so that a sudden fall shows before the window's mean does.
     """
-    _, watchman = seen(FOUR, rows(empty_thinking=[0.0] * 4 + [0.19]))
-    assert watchman.calm
-    alarm, watchman = seen(FOUR, rows(empty_thinking=[0.0] * 4 + [0.19, 0.21]))
-    assert alarm is None and not watchman.calm
+    _, detector = seen(FOUR, rows(empty_thinking=[0.0] * 4 + [0.19]))
+    assert detector.calm
+    alarm, detector = seen(FOUR, rows(empty_thinking=[0.0] * 4 + [0.19, 0.21]))
+    assert alarm is None and not detector.calm
 
 
 def test_a_resumed_training_sees_what_it_would_have_seen() -> None:
@@ -203,9 +203,9 @@ def test_a_resumed_training_sees_what_it_would_have_seen() -> None:
     draw = random.Random(0)
     good = [1 + draw.random() / 10 for _ in range(30)]
     given = rows(reward=[*good, *[0.3] * 20], reward_spread=[0.2] * 50)
-    whole, _ = seen(Guard(window=8), given)
+    whole, _ = seen(GuardConfig(window=8), given)
     shown = [json.loads(json.dumps(row)) for row in given]
-    assert whole is not None and seen(Guard(window=8), shown)[0] == whole
+    assert whole is not None and seen(GuardConfig(window=8), shown)[0] == whole
 
 
 def test_texture_by_hand() -> None:
@@ -236,7 +236,7 @@ def test_a_sample_is_spread_evenly() -> None:
 
 def test_a_recipe_writes_a_guard() -> None:
     """Unknown keys and bounds that mean nothing are refused."""
-    assert Guard.model_validate({"window": 8, "rollback": True}).rollbacks == 1
+    assert GuardConfig.model_validate({"window": 8, "rollback": True}).rollbacks == 1
     for wrong in ({"windw": 8}, {"length": 1.5}, {"window": 1}, {"reward": -1}):
         with pytest.raises(ValidationError):
-            Guard.model_validate(wrong)
+            GuardConfig.model_validate(wrong)

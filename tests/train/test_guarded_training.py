@@ -17,11 +17,11 @@ from r1pipe.rollout.local import TransformersEngine
 from r1pipe.train import checkpoints, grpo, models
 from r1pipe.train.evidence import rollbacks
 from r1pipe.train.grpo import Judgement, Prompt, Settings
-from r1pipe.train.guard import Guard
+from r1pipe.train.guard import GuardConfig
 from r1pipe.train.micro_batches import Bounds
 from tests.tiny_model import Ear, workplace
 
-PROOFS = Guard(on=False)
+PROOFS = GuardConfig(on=False)
 SMALL = {"num_generations": 4, "per_device_train_batch_size": 8, "max_completion_length": 20, "save_steps": 2}
 
 
@@ -65,7 +65,7 @@ def judge(batch: Sequence[tuple[Prompt, Rollout]]) -> list[Judgement]:
 def train(
     ending: Path,
     folder: Path,
-    guard: Guard | None = PROOFS,
+    guard: GuardConfig | None = PROOFS,
     *,
     steps: int = 1,
     judge: grpo.Judge = judge,
@@ -79,9 +79,7 @@ def train(
     prompts = [Prompt(row, text, tokenizer(text)["input_ids"]) for row, text in enumerate(texts)]
     engine = Tampering(model, eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id)
     engine.tamper = tamper
-    work, ear = workplace(folder)
-    if stop_after is not None:
-        work.progress = lambda done, *_: work.stop.set() if done >= stop_after else None  # type: ignore[method-assign]
+    work, ear = workplace(folder, stop_after=stop_after)
     passed_on = {**SMALL, "learning_rate": 1e-3, "max_steps": steps, **options}
     whole = Settings(bounds=Bounds(3), guard=guard, **settings or {})
     try:
@@ -133,7 +131,7 @@ def test_they_hold_in_bfloat16(ending: Path, tmp_path: Path) -> None:
 
 def test_they_change_nothing(ending: Path, tmp_path: Path) -> None:
     """With guard and proofs and without: the weights after three steps are equal bit for bit."""
-    one, _ = train(ending, tmp_path / "one", Guard(), steps=3)
+    one, _ = train(ending, tmp_path / "one", GuardConfig(), steps=3)
     other, ear = train(ending, tmp_path / "other", None, steps=3)
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert "First step" not in ear.said
@@ -238,7 +236,7 @@ def test_a_policy_that_writes_another_end_of_turn(ending: Path, tmp_path: Path) 
 
 # --- The guard
 
-GUARD = Guard(proofs=False, window=4, reward=0, entropy=0, length=0.3)
+GUARD = GuardConfig(proofs=False, window=4, reward=0, entropy=0, length=0.3)
 
 
 def collapsing(after: int) -> Callable[[list[Rollout]], None]:
@@ -285,7 +283,7 @@ def test_a_policy_that_writes_one_thing_is_seen(ending: Path, tmp_path: Path) ->
     def by_length(batch: Sequence[tuple[Prompt, Rollout]]) -> list[Judgement]:
         return [Judgement({"accuracy": len(rollout.token_ids) / 20}, True) for _, rollout in batch]
 
-    guard = Guard(proofs=False, window=4, reward=0, length=0)
+    guard = GuardConfig(proofs=False, window=4, reward=0, length=0)
     with pytest.raises(RunFailed, match=r"entropy collapsed.* steps 5 to 8 is 5e-05"):
         train(ending, tmp_path / "run", guard, steps=12, judge=by_length, tamper=tamper)
 

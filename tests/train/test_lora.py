@@ -15,12 +15,13 @@ from r1pipe.errors import EnvironmentUnfit, Interrupted, UsageError
 from r1pipe.rollout import Rollout
 from r1pipe.rollout.local import TransformersEngine
 from r1pipe.rollout.weights import plain_weights
+from r1pipe.stage import Findings
 from r1pipe.train import grpo, lora, models, sft
 from r1pipe.train.examples import Example
 from r1pipe.train.grpo import Judgement, Prompt
 from r1pipe.train.lora import Lora
 from stages import distill, rl
-from tests.tiny_model import Ear, inputs, workplace
+from tests.tiny_model import Ear, difference, inputs, workplace
 
 pytest.importorskip("peft", reason="the extra 'lora' is not installed")
 
@@ -34,11 +35,6 @@ SHORTER = grpo.Settings(lengths={0: 12, 2: 6})
 
 def weights_of(model: Any) -> Weights:
     return {name: value.detach().clone() for name, value in model.named_parameters()}
-
-
-def difference(one: Weights, other: Weights) -> float:
-    assert set(one) == set(other)
-    return max((one[name] - other[name]).abs().max().item() for name in one)
 
 
 def parity(batch: Sequence[tuple[Prompt, Rollout]]) -> list[Judgement]:
@@ -57,17 +53,14 @@ def reinforce(
     **options: Any,
 ) -> tuple[Any, Weights, Ear]:
     """Train by GRPO in `folder`, from its last checkpoint if it has one."""
-    work, ear = workplace(folder)
+    work, ear = workplace(folder, stop_after=stop_after)
     model, tokenizer = lora.open_policy(tiny, settings, work)
-    if stop_after is not None:
-        work.progress = lambda done, *_: work.stop.set() if done >= stop_after else None  # type: ignore[method-assign]
     texts = [f"nums {row} 4 7 to {row} <think>" for row in range(1, steps * 2 + 1)]
     prompts = [Prompt(row, text, tokenizer(text)["input_ids"]) for row, text in enumerate(texts)]
     engine = TransformersEngine(model, eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id)
     passed_on = {
         "num_generations": 4,
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 2,
+        "per_device_train_batch_size": 8,
         "max_completion_length": 12,
         "learning_rate": 5e-2,
         "save_steps": 2,
@@ -174,10 +167,8 @@ def examples() -> list[Example]:
 
 
 def tune(tiny: Path, folder: Path, stop_after: int | None = None) -> Weights:
-    work, _ = workplace(folder)
+    work, _ = workplace(folder, stop_after=stop_after)
     model, tokenizer = lora.open_policy(tiny, Lora(r=4, dropout=0.1), work)
-    if stop_after is not None:
-        work.progress = lambda done, *_: work.stop.set() if done >= stop_after else None  # type: ignore[method-assign]
     options = {"per_device_train_batch_size": 4, "learning_rate": 1e-2, "save_steps": 2, "logging_steps": 1}
     try:
         sft.train(model, tokenizer, examples(), 2, 4, options, work)
@@ -274,10 +265,10 @@ def test_without_peft_it_is_refused_with_the_way_out(tiny: Path, monkeypatch: py
     """By the stage's check, before anything starts, and where it would be used."""
     monkeypatch.setattr(lora, "find_spec", lambda name: None)
     config = distill.Config.model_validate({"model": "base", "data": "rows", "lora": {"r": 2}})
-    assert distill.check(config) == [
-        "lora: LoRA needs the package peft, which is not installed: pip install 'r1pipe[lora]'"
-    ]
-    assert distill.check(distill.Config.model_validate({"model": "base", "data": "rows"})) == []
+    assert distill.check(config) == Findings(
+        lacking=["lora: LoRA needs the package peft, which is not installed: pip install 'r1pipe[lora]'"]
+    )
+    assert distill.check(distill.Config.model_validate({"model": "base", "data": "rows"})) == Findings()
     with pytest.raises(EnvironmentUnfit, match="r1pipe"):
         lora.wrap(models.open_model(tiny)[0], SMALL, 0)
 
@@ -285,8 +276,6 @@ def test_without_peft_it_is_refused_with_the_way_out(tiny: Path, monkeypatch: py
 def test_the_reference_is_not_the_engine(tiny: Path, tmp_path: Path) -> None:
     """Where steps share a rollout the old policy's log-probabilities are the engine's, and the reference's
     are not: the KL of the second rollout's first step is that of two steps of training."""
-    _, _, ear = reinforce(
-        tiny, tmp_path / "run", 3, beta=0.05, gradient_accumulation_steps=1, steps_per_generation=2
-    )
+    _, _, ear = reinforce(tiny, tmp_path / "run", 3, beta=0.05, steps_per_generation=2)
     assert ear.rows[0]["kl"] == pytest.approx(0.0, abs=1e-9)
     assert ear.rows[2]["kl"] > 1e-6

@@ -23,13 +23,13 @@ from r1pipe.train.micro_batches import Bounds
 from tests.tiny_rl import (
     GROUP,
     Drawn,
+    Recording,
     Step,
-    Watched,
     distribution,
     logps,
     policy_of,
+    record,
     total,
-    watch,
     write_talker,
 )
 
@@ -226,15 +226,15 @@ def test_loss_and_gradient(name: str, talker: Path, tmp_path: Path) -> None:
     options, loss = CASES[name]
     given = {"learning_rate": 0.1, **options}
     settings = grpo.Settings(bounds=Bounds(3, 60))
-    watched = watch(
+    recording = record(
         talker, tmp_path / "run", settings=settings, max_steps=2, steps_per_generation=MINIBATCHES, **given
     )
-    advantages = advantages_of(watched.generated, given.get("scale_rewards", "group"))
-    share = tokens_learned(watched.generated, given) / MINIBATCHES
-    after = [watched.steps[1].weights, watched.weights]
-    for step, row, weights in zip(watched.steps, watched.rows, after, strict=True):
-        policy, rows = rows_of(talker, watched, step, advantages, given.get("temperature", 1.0))
-        if step is watched.steps[1]:
+    advantages = advantages_of(recording.generated, given.get("scale_rewards", "group"))
+    share = tokens_learned(recording.generated, given) / MINIBATCHES
+    after = [recording.steps[1].weights, recording.weights]
+    for step, row, weights in zip(recording.steps, recording.rows, after, strict=True):
+        policy, rows = rows_of(talker, recording, step, advantages, given.get("temperature", 1.0))
+        if step is recording.steps[1]:
             assert_off_policy(rows)
         value = loss(rows, share)
         assert row["loss"] == pytest.approx(value.item(), rel=1e-5, abs=1e-6)
@@ -272,10 +272,10 @@ def advantages_of(drawn: Sequence[Drawn], scale: str) -> dict[int, float]:
 
 
 def rows_of(
-    talker: Path, watched: Watched, step: Step, advantages: Mapping[int, float], temperature: float = 1.0
+    talker: Path, recording: Recording, step: Step, advantages: Mapping[int, float], temperature: float = 1.0
 ) -> tuple[torch.nn.Module, list[Row]]:
     """The policy of a step, and its completions, under it, the policy that drew them and the first of all."""
-    policy, old = policy_of(talker, step.weights), policy_of(talker, watched.steps[0].weights)
+    policy, old = policy_of(talker, step.weights), policy_of(talker, recording.steps[0].weights)
     rows = []
     for drawn in step.drawn:
         every = distribution(policy, drawn, temperature)

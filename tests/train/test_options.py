@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from r1pipe.train.options import problems
+from r1pipe.stage import Findings
+from r1pipe.train.options import check_trainer
 
 
 @dataclass
@@ -24,12 +25,12 @@ RENAMED = {"learning_rate": "learning_rate", "lr_scheduler_type": "scheduler"}
 
 def test_known_options_pass() -> None:
     """What the config class has is the user's to set."""
-    assert problems(Arguments, {"max_grad_norm": 0.5}, RENAMED) == []
+    assert check_trainer(Arguments, {"max_grad_norm": 0.5}, RENAMED) == Findings()
 
 
 def test_a_misspelt_option_names_the_nearest() -> None:
     """The nearest option of the trainer, or the stage's own field where that is meant."""
-    assert problems(Arguments, {"max_gradnorm": 1, "schedular": "x", "zzz": 1}, RENAMED) == [
+    assert check_trainer(Arguments, {"max_gradnorm": 1, "schedular": "x", "zzz": 1}, RENAMED).wrong == [
         "trainer.max_gradnorm: Arguments has no such option; did you mean 'max_grad_norm'?",
         "trainer.schedular: Arguments has no such option; did you mean `scheduler`, on the stage itself?",
         "trainer.zzz: Arguments has no such option",
@@ -38,7 +39,7 @@ def test_a_misspelt_option_names_the_nearest() -> None:
 
 def test_a_wrong_type_is_named() -> None:
     """Where the class itself would take anything."""
-    assert problems(Arguments, {"max_grad_norm": "high", "rows": 2.5}, RENAMED) == [
+    assert check_trainer(Arguments, {"max_grad_norm": "high", "rows": 2.5}, RENAMED).wrong == [
         "trainer.max_grad_norm is 'high': Input should be a valid number",
         "trainer.rows is 2.5: Input should be a valid integer",
     ]
@@ -46,17 +47,32 @@ def test_a_wrong_type_is_named() -> None:
 
 def test_the_config_class_is_asked() -> None:
     """About the section alone, or about all that the stage would give it."""
-    assert problems(Arguments, {"rows": 3}, RENAMED) == [
+    assert check_trainer(Arguments, {"rows": 3}, RENAMED).wrong == [
         "trainer: Arguments says: rows is 3: it must be even"
     ]
-    assert problems(Arguments, {"max_grad_norm": 1}, RENAMED, {"max_grad_norm": 1, "rows": 5}) == [
+    assert check_trainer(Arguments, {"max_grad_norm": 1}, RENAMED, {"max_grad_norm": 1, "rows": 5}).wrong == [
         "trainer: Arguments says: rows is 5: it must be even"
     ]
 
 
+def test_a_library_that_is_missing_is_no_wrong_option() -> None:
+    """The section is right, and runs where the library is."""
+
+    @dataclass
+    class Needy:
+        optim: str = "adamw_torch"
+
+        def __post_init__(self) -> None:
+            raise ImportError("You need to install\n bitsandbytes")
+
+    assert check_trainer(Needy, {"optim": "adamw_8bit"}, {}) == Findings(
+        lacking=["trainer: Needy says: You need to install bitsandbytes"]
+    )
+
+
 def test_what_the_stage_or_the_recipe_sets_is_refused() -> None:
     """Two places for one value would leave it open which counts."""
-    assert problems(Arguments, {"learning_rate": 1, "seed": 3}, RENAMED) == [
+    assert check_trainer(Arguments, {"learning_rate": 1, "seed": 3}, RENAMED).wrong == [
         "trainer.learning_rate: set `learning_rate` on the stage instead",
         "trainer.seed cannot be set: the recipe has one seed; set `seed` at its top",
     ]

@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
 from r1pipe.artifact import open_checkpoint
-from r1pipe.errors import UsageError
+from r1pipe.errors import RunFailed, UsageError
 from r1pipe.train.preference import PreferenceModel
 from r1pipe.train.text import open_tokenizer
 from tests.tiny_model import write_classifier, write_tiny
@@ -95,3 +96,15 @@ def test_an_architecture_without_a_classifier(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": "vit", "id2label": {"0": "good"}}))
     with pytest.raises(UsageError, match="cannot be opened as a sequence classifier"):
         PreferenceModel(folder, batch=2, max_tokens=64, device=cpu)
+
+
+def test_a_full_memory_has_a_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no mistake of the reward's: what needs less memory is said."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    model = PreferenceModel(write_classifier(tmp_path / "judge"), batch=8, max_tokens=64, device=cpu)
+    monkeypatch.setattr(model.model, "forward", full)
+    with pytest.raises(RunFailed, match=r"memory is full: .* Set `preference_batch` or"):
+        model(PAIRS)

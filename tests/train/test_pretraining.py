@@ -8,13 +8,13 @@ import torch
 
 from r1pipe.errors import Interrupted, RunFailed
 from r1pipe.train import models, pretraining
-from r1pipe.train.pretraining import Document, collate, order
-from tests.tiny_model import Ear, workplace
+from r1pipe.train.pretraining import TokenisedDocument, collate, order
+from tests.tiny_model import Ear, difference, workplace
 
 Weights = dict[str, torch.Tensor]
 
 
-def documents(count: int, first: int = 20) -> list[Document]:
+def documents(count: int, first: int = 20) -> list[TokenisedDocument]:
     """Documents of 3 to 12 tokens, each with a first token of its own, the EOS last."""
     return [[first + i, *range(20, 21 + i % 10), 1] for i in range(count)]
 
@@ -71,9 +71,7 @@ def train(
 ) -> tuple[Weights, Ear, int]:
     """Nine steps over 33 documents, from the last checkpoint in `folder` if there is one."""
     model, _ = models.open_model(tiny)
-    work, ear = workplace(folder)
-    if stop_after is not None:
-        work.progress = lambda done, *_: work.stop.set() if done >= stop_after else None  # type: ignore[method-assign]
+    work, ear = workplace(folder, stop_after=stop_after)
     passed_on = {"learning_rate": 1e-2, "save_steps": 2, "logging_steps": 1, **options}
     tokens = 0
     try:
@@ -81,10 +79,6 @@ def train(
     except Interrupted:
         assert stop_after is not None
     return {name: value.clone() for name, value in model.state_dict().items()}, ear, tokens
-
-
-def difference(one: Weights, other: Weights) -> float:
-    return max((one[name] - other[name]).abs().max().item() for name in one)
 
 
 def test_interrupted_is_uninterrupted(tiny: Path, tmp_path: Path) -> None:

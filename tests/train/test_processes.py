@@ -22,10 +22,10 @@ from pydantic import ValidationError
 
 from r1pipe import pipeline, shipped
 from r1pipe.errors import Interrupted, RunFailed, UsageError
-from r1pipe.parallel import Parallel, everywhere, lacks
+from r1pipe.parallel import Parallel, everywhere, lacking
 from r1pipe.recipe import parse_recipe
 from r1pipe.rollout.local import TransformersEngine
-from r1pipe.stage import Outcome, counted
+from r1pipe.stage import Findings, Outcome, counted
 from r1pipe.train import models, ranks
 from stages import VERBS, rl, sft
 from tests import fake_ranks
@@ -75,13 +75,17 @@ def test_what_does_not_divide_is_refused(make: Any, message: str):
 
 def test_a_step_is_shared_out():
     """(at once, how often) of each process; more at once than its share is cut to the share."""
-    given = {"model": "base", "data": ["rows"], "batch_size": 32}
-    assert sft.Config(**given).micro_batches == (32, 1)
-    assert sft.Config(**given, processes=2).micro_batches == (16, 1)
-    assert sft.Config(**given, processes=2, micro_batch=4).micro_batches == (4, 4)
-    assert sft.Config(**given, processes=8, micro_batch=16).micro_batches == (4, 1)
+
+    def cut(**given: int) -> tuple[int, int]:
+        plan = sft.batches(sft.Config(model="base", data=["rows"], batch_size=32, **given))
+        return plan.per_device_train_batch_size, plan.gradient_accumulation_steps
+
+    assert cut() == (32, 1)
+    assert cut(processes=2) == (16, 1)
+    assert cut(processes=2, micro_batch=4) == (4, 4)
+    assert cut(processes=8, micro_batch=16) == (4, 1)
     policy = rl.Config(model="base", task="countdown", prompts_per_step=32, group_size=8, processes=8)
-    assert policy.share == 32
+    assert rl.batches(policy).per_device_train_batch_size == 32
 
 
 def test_the_number_of_processes_reruns_nothing():
@@ -104,18 +108,19 @@ def test_gpus_are_set_for_every_training():
     assert everywhere(recipe, None, None) == []
 
 
-def test_what_the_machine_lacks(monkeypatch: pytest.MonkeyPatch):
+def test_what_the_machine_lacking(monkeypatch: pytest.MonkeyPatch):
     """DeepSpeed that is not installed, and GPUs that are not there; each with its way out."""
     monkeypatch.setattr("r1pipe.parallel.find_spec", lambda name: None)
     monkeypatch.setattr("r1pipe.machine.gpus", lambda: 2)
-    (said,) = lacks("zero3", 2)
+    (said,) = lacking("zero3", 2)
     assert said.startswith(
         "parallel: zero3 needs DeepSpeed, which is not installed; `pip install deepspeed`, or"
     )
-    (said,) = lacks("fsdp2", 4)
+    (said,) = lacking("fsdp2", 4)
     assert said.startswith("processes: 4 on one machine need as many GPUs, and this one shows 2; lower")
-    assert lacks("fsdp2", 2) == []
-    assert sft.check(sft.Config(model="base", data=["rows"], parallel="zero2")) == lacks("zero2", 1)
+    assert lacking("fsdp2", 2) == []
+    found = sft.check(sft.Config(model="base", data=["rows"], parallel="zero2"))
+    assert found == Findings(lacking=lacking("zero2", 1))
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp2", "zero2", "zero3"])

@@ -11,22 +11,22 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from r1pipe.errors import RunFailed, UsageError
+from r1pipe.errors import UsageError
 from r1pipe.rollout import Engine, Finished, Rollout, Sampling
 from r1pipe.train import grpo
 from r1pipe.train.grpo import Prompt
 from r1pipe.train.micro_batches import Bounds
+from tests.tiny_model import difference, timeless
 from tests.tiny_rl import (
     GROUP,
     SETTINGS,
     Drawn,
-    Watched,
-    Weights,
+    Recording,
     distribution,
     logps,
     policy_of,
+    record,
     total,
-    watch,
     write_talker,
 )
 
@@ -74,7 +74,7 @@ class Around:
 
 
 def engines() -> tuple[list[Around], Any]:
-    """What `watch` puts around its engine, and where it is found after that."""
+    """What `record` puts around its engine, and where it is found after that."""
     made: list[Around] = []
 
     def around(inner: Engine) -> Engine:
@@ -82,15 +82,6 @@ def engines() -> tuple[list[Around], Any]:
         return made[-1]
 
     return made, around
-
-
-def difference(one: Weights, other: Weights) -> float:
-    return max((one[name] - other[name]).abs().max().item() for name in one)
-
-
-def timeless(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    clocks = ("seconds", "tokens_per_second", "eta")
-    return [{k: v for k, v in row.items() if not k.startswith(clocks)} for row in rows]
 
 
 # --- Advantages
@@ -101,20 +92,20 @@ def test_advantages(scale: Literal["none", "group", "batch"], talker: Path, tmp_
     """Reward less the mean of the group's decided, by nothing, their deviation or that of all decided of the
     rollout (n - 1 in the denominator, 1e-4 added); one that nobody could judge has none, and is in no mean.
     """
-    watched = watch(talker, tmp_path / "run", scale_rewards=scale)
-    (step,) = watched.steps
-    rewards = [total(each.judgement.rewards) for each in watched.generated]
+    recording = record(talker, tmp_path / "run", scale_rewards=scale)
+    (step,) = recording.steps
+    rewards = [total(each.judgement.rewards) for each in recording.generated]
     everywhere = stdev([reward for reward in rewards if reward is not None])
     expected = {}
     for start in range(0, 12, GROUP):
         group = [reward for reward in rewards[start : start + GROUP] if reward is not None]
         spread = {"none": 1, "group": stdev(group) + 1e-4, "batch": everywhere + 1e-4}[scale]
-        for each, reward in zip(watched.generated[start:][:GROUP], rewards[start:][:GROUP], strict=True):
+        for each, reward in zip(recording.generated[start:][:GROUP], rewards[start:][:GROUP], strict=True):
             expected[id(each)] = 0 if reward is None else (reward - mean(group)) / spread
-    given = step.rows[0]["advantages"].tolist()
+    given = step.rows["advantages"].tolist()
     assert given == pytest.approx([expected[id(drawn)] for drawn in step.drawn], rel=1e-5, abs=1e-6)
     assert rewards.count(None) == 1 and sum(value == 0 for value in expected.values()) == 1 + GROUP
-    (row,) = watched.rows
+    (row,) = recording.rows
     assert (row["undecided"], row["groups_without_spread"]) == pytest.approx((1 / 12, 1 / 3))
 
 
@@ -124,10 +115,10 @@ def test_one_reward_decides_where_another_does_not(talker: Path, tmp_path: Path)
     def script(prompt: Prompt, place: int, rollout: Rollout) -> Mapping[str, float | None]:
         return {"even": None if place == 0 else 1.0, "varied": (0.5, 0.0, 1.0, 0.5)[place]}
 
-    watched = watch(talker, tmp_path / "run", script=script, scale_rewards="none")
-    drawn = watched.generated[0]
-    (step,) = watched.steps
-    given = dict(zip(map(id, step.drawn), step.rows[0]["advantages"].tolist(), strict=True))
+    recording = record(talker, tmp_path / "run", script=script, scale_rewards="none")
+    drawn = recording.generated[0]
+    (step,) = recording.steps
+    given = dict(zip(map(id, step.drawn), step.rows["advantages"].tolist(), strict=True))
     assert given[id(drawn)] == pytest.approx(0.25 - mean([0.25, 1.0, 1.5, 1.25]))
 
 
@@ -149,9 +140,11 @@ def test_flat_groups_give_way(talker: Path, tmp_path: Path) -> None:
     made, around = engines()
     settings = grpo.Settings(bounds=Bounds(3), dynamic_sampling=2)
     options = {"max_steps": 2, "scale_rewards": "none"}
-    watched = watch(talker, tmp_path / "run", script=sometimes, settings=settings, engine=around, **options)
-    calls = iter(watched.generations)
-    for step, row in zip(watched.steps, watched.rows, strict=True):
+    recording = record(
+        talker, tmp_path / "run", script=sometimes, settings=settings, engine=around, **options
+    )
+    calls = iter(recording.generations)
+    for step, row in zip(recording.steps, recording.rows, strict=True):
         standing = _groups(next(calls))
         assert row["groups_without_spread"] == pytest.approx(2 / 3)
         replaced = 0
@@ -167,13 +160,13 @@ def test_flat_groups_give_way(talker: Path, tmp_path: Path) -> None:
         assert row["groups_left_flat"] == pytest.approx(sum(not _has_spread(g) for g in standing) / 3)
         learned = Counter(id(drawn) for drawn in step.drawn)
         assert learned == Counter(id(drawn) for group in standing for drawn in group)
-        telling = sum(abs(advantage) > 0 for advantage in step.rows[0]["advantages"].tolist())
+        telling = sum(abs(advantage) > 0 for advantage in step.rows["advantages"].tolist())
         assert telling == GROUP * sum(map(_has_spread, standing))
     assert next(calls, None) is None
     seeds = [seed for _, _, each in made[0].asked for seed in each]
-    assert len(set(seeds)) == len(seeds) == len(watched.generated)
-    assert any(row["groups_replaced"] > 2 / 3 for row in watched.rows), "no replacement was flat"
-    assert any(row["groups_left_flat"] < 2 / 3 for row in watched.rows), "no replacement had spread"
+    assert len(set(seeds)) == len(seeds) == len(recording.generated)
+    assert any(row["groups_replaced"] > 2 / 3 for row in recording.rows), "no replacement was flat"
+    assert any(row["groups_left_flat"] < 2 / 3 for row in recording.rows), "no replacement had spread"
 
 
 def test_the_budget_is_kept(talker: Path, tmp_path: Path) -> None:
@@ -185,14 +178,14 @@ def test_the_budget_is_kept(talker: Path, tmp_path: Path) -> None:
         asked.append(prompt.row)
         return {"even": float(len(asked) <= 12), "varied": 0.0}  # right at first, wrong in replacements
 
-    watched = watch(
+    recording = record(
         talker, tmp_path / "run", script=script, settings=grpo.Settings(bounds=Bounds(3), dynamic_sampling=3)
     )
-    assert [len(generation) for generation in watched.generations] == [12, 12, 12, 12]
-    (row,) = watched.rows
+    assert [len(generation) for generation in recording.generations] == [12, 12, 12, 12]
+    (row,) = recording.rows
     assert (row["groups_replaced"], row["groups_left_flat"], row["groups_without_spread"]) == (3, 1, 1)
     assert row["accuracy"] == 1.0
-    assert difference(watched.weights, watched.steps[0].weights) == 0.0
+    assert difference(recording.weights, recording.steps[0].weights) == 0.0
 
 
 def test_what_has_spread_is_left_alone(talker: Path, tmp_path: Path) -> None:
@@ -201,10 +194,10 @@ def test_what_has_spread_is_left_alone(talker: Path, tmp_path: Path) -> None:
     def script(prompt: Prompt, place: int, rollout: Rollout) -> Mapping[str, float | None]:
         return {"even": place % 2, "varied": 0.0}
 
-    with_it = watch(
+    with_it = record(
         talker, tmp_path / "on", script=script, settings=grpo.Settings(bounds=Bounds(3), dynamic_sampling=3)
     )
-    without = watch(talker, tmp_path / "off", script=script)
+    without = record(talker, tmp_path / "off", script=script)
     assert len(with_it.generations) == 1
     assert (with_it.rows[0]["groups_replaced"], with_it.rows[0]["groups_left_flat"]) == (0, 0)
     assert "groups_replaced" not in without.rows[0]
@@ -256,29 +249,29 @@ BOUND = 1.5
 @pytest.fixture(scope="module", params=["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"])
 def corrected(
     request: pytest.FixtureRequest, talker: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[str, Watched]:
+) -> tuple[str, Recording]:
     """Two steps of a rollout under each correction."""
     settings = grpo.Settings(bounds=Bounds(3, 60), mismatch=request.param, mismatch_bound=BOUND)
     options = {"max_steps": 2, "steps_per_generation": 2, "learning_rate": 0.1, "loss_type": "bnpo"}
     folder = tmp_path_factory.mktemp("corrected")
-    return request.param, watch(talker, folder / "run", settings=settings, engine=Off, **options)
+    return request.param, record(talker, folder / "run", settings=settings, engine=Off, **options)
 
 
-def test_each_token_is_weighted(corrected: tuple[str, Watched], talker: Path) -> None:
+def test_each_token_is_weighted(corrected: tuple[str, Recording], talker: Path) -> None:
     """The loss is that of DAPO, each token times trainer / engine, the trainer being the policy that drew:
     cut to 1.5 or left out beyond it, of tokens or of products over completions. So is the gradient.
 
     The figures are taken before the cut, over the completions of the step that have an advantage.
     """
-    correction, watched = corrected
+    correction, recording = corrected
     advantages = {
         id(drawn): value
-        for step in watched.steps
-        for drawn, value in zip(step.drawn, step.rows[0]["advantages"].tolist(), strict=True)
+        for step in recording.steps
+        for drawn, value in zip(step.drawn, step.rows["advantages"].tolist(), strict=True)
     }
-    after = [watched.steps[1].weights, watched.weights]
-    old = policy_of(talker, watched.steps[0].weights)
-    for step, row, weights in zip(watched.steps, watched.rows, after, strict=True):
+    after = [recording.steps[1].weights, recording.weights]
+    old = policy_of(talker, recording.steps[0].weights)
+    for step, row, weights in zip(recording.steps, recording.rows, after, strict=True):
         policy = policy_of(talker, step.weights)
         terms, ratios, differences = [], [], []
         tokens = sum(len(drawn.rollout.token_ids) for drawn in step.drawn)
@@ -313,13 +306,13 @@ def test_each_token_is_weighted(corrected: tuple[str, Watched], talker: Path) ->
 def test_none_changes_nothing(talker: Path, tmp_path: Path) -> None:
     """`mismatch: none` and an engine that is off: the weights of a training with one that is exact, and the
     mismatch is told all the same. So does any correction of an engine that says it is not exact but is."""
-    plain = watch(talker, tmp_path / "plain")
+    plain = record(talker, tmp_path / "plain")
     uncorrected = grpo.Settings(bounds=Bounds(3), mismatch="none")
-    off = watch(talker, tmp_path / "off", settings=uncorrected, engine=Off)
+    off = record(talker, tmp_path / "off", settings=uncorrected, engine=Off)
     assert difference(plain.weights, off.weights) == 0.0
     assert off.rows[0]["mismatch"] == pytest.approx(0.5, rel=1e-3)
     assert "mismatch" not in plain.rows[0]
-    honest = watch(talker, tmp_path / "honest", engine=lambda inner: Off(inner, scale=0.0))
+    honest = record(talker, tmp_path / "honest", engine=lambda inner: Off(inner, scale=0.0))
     assert difference(plain.weights, honest.weights) < 1e-5
     assert honest.rows[0]["mismatch"] < 1e-5
     assert honest.rows[0]["mismatch_ratio_max"] == pytest.approx(1, abs=1e-5)
@@ -328,8 +321,8 @@ def test_none_changes_nothing(talker: Path, tmp_path: Path) -> None:
 def test_what_top_p_leaves_out_is_a_mismatch(talker: Path, tmp_path: Path) -> None:
     """With `top_p` even the exact engine draws from another distribution than the trainer's: the ratio is the
     probability of what was kept, so it is never above 1."""
-    watched = watch(talker, tmp_path / "run", top_p=0.8)
-    (row,) = watched.rows
+    recording = record(talker, tmp_path / "run", top_p=0.8)
+    (row,) = recording.rows
     assert row["mismatch_ratio_max"] <= 1 + 1e-5 and 0.8 - 1e-5 <= row["mismatch_ratio"] < 0.99
 
 
@@ -379,11 +372,11 @@ def test_no_pass_too_many(
 ) -> None:
     """The old policy is computed where steps share a rollout of an engine that is off, the reference with a
     KL term, and nothing for the mismatch itself. Passes with gradients are one for each micro-batch."""
-    watched = watch(talker, tmp_path / "run", engine=engine, max_steps=2, **options)
+    recording = record(talker, tmp_path / "run", engine=engine, max_steps=2, **options)
     assert set(passes) - {"learning"} == set(without_gradients)
     learned = 0
-    for step in watched.steps:
-        telling = int((step.rows[0]["advantages"].abs() > 1e-6).sum())
+    for step in recording.steps:
+        telling = int((step.rows["advantages"].abs() > 1e-6).sum())
         learned += -(-(12 if options.get("beta") else telling) // SETTINGS.bounds.rows)
     assert passes["learning"] == learned
 
@@ -391,10 +384,10 @@ def test_no_pass_too_many(
 def test_the_engines_numbers_are_the_old_policys(talker: Path, tmp_path: Path) -> None:
     """Where they are taken for it, they equal a fresh pass of the policy that drew to 1e-5, at a temperature
     too, and are zero behind a completion's end."""
-    watched = watch(talker, tmp_path / "run", max_steps=2, steps_per_generation=2, temperature=0.7)
-    old = policy_of(talker, watched.steps[0].weights)
-    for step in watched.steps:
-        for drawn, taken in zip(step.drawn, step.rows[0]["old_per_token_logps"], strict=True):
+    recording = record(talker, tmp_path / "run", max_steps=2, steps_per_generation=2, temperature=0.7)
+    old = policy_of(talker, recording.steps[0].weights)
+    for step in recording.steps:
+        for drawn, taken in zip(step.drawn, step.rows["old_per_token_logps"], strict=True):
             with torch.no_grad():
                 fresh = logps(old, drawn, temperature=0.7)
             torch.testing.assert_close(taken[: len(fresh)].double(), fresh, rtol=0, atol=1e-5)
@@ -408,9 +401,9 @@ def test_a_refreshed_reference(talker: Path, tmp_path: Path) -> None:
     """Refreshed every two steps: the KL of steps 1 and 3 is 0, of steps 2 and 4 the mean over tokens of the
     k3 estimate against the policy before step 1 and before step 3."""
     options = {"sync_ref_model": True, "ref_model_sync_steps": 2, "ref_model_mixup_alpha": 1.0}
-    watched = watch(talker, tmp_path / "run", max_steps=4, beta=0.3, learning_rate=0.1, **options)
-    policies = [policy_of(talker, step.weights) for step in watched.steps]
-    for i, (step, row) in enumerate(zip(watched.steps, watched.rows, strict=True)):
+    recording = record(talker, tmp_path / "run", max_steps=4, beta=0.3, learning_rate=0.1, **options)
+    policies = [policy_of(talker, step.weights) for step in recording.steps]
+    for i, (step, row) in enumerate(zip(recording.steps, recording.rows, strict=True)):
         with torch.no_grad():
             log_ratios = [logps(policies[i // 2 * 2], d) - logps(policies[i], d) for d in step.drawn]
         k3 = torch.cat([each.exp() - each - 1 for each in log_ratios]).mean().item()
@@ -432,22 +425,24 @@ SCHEDULED = {
 
 
 @pytest.fixture(scope="module")
-def scheduled(talker: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Watched, list[Around]]:
+def scheduled(talker: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recording, list[Around]]:
     """Six steps over legs that end at 2, 3 and 5."""
     made, around = engines()
     folder = tmp_path_factory.mktemp("scheduled")
-    return watch(talker, folder / "run", settings=SCHEDULE, engine=around, **SCHEDULED), made
+    return record(talker, folder / "run", settings=SCHEDULE, engine=around, **SCHEDULED), made
 
 
-def test_each_step_obeys_its_values(scheduled: tuple[Watched, list[Around]], talker: Path) -> None:
+def test_each_step_obeys_its_values(scheduled: tuple[Recording, list[Around]], talker: Path) -> None:
     """What was asked for, what was drawn, and what the loss takes for the policy's distribution and for Dr.
     GRPO's constant: each is that of its step."""
-    watched, (engine,) = scheduled
+    recording, (engine,) = scheduled
     lengths, temperatures = [4, 4, 16, 16, 16, 7], [1.0, 1.0, 1.0, 0.5, 0.5, 0.5]
     assert [sampling.max_new_tokens for _, sampling, _ in engine.asked] == lengths
     assert [sampling.temperature for _, sampling, _ in engine.asked] == temperatures
-    assert [row["step"] for row in watched.rows] == [1, 2, 3, 4, 5, 6]
-    for step, row, limit, temperature in zip(watched.steps, watched.rows, lengths, temperatures, strict=True):
+    assert [row["step"] for row in recording.rows] == [1, 2, 3, 4, 5, 6]
+    for step, row, limit, temperature in zip(
+        recording.steps, recording.rows, lengths, temperatures, strict=True
+    ):
         for drawn in step.drawn:
             drawn_tokens = len(drawn.rollout.token_ids)
             assert drawn_tokens <= limit
@@ -455,12 +450,12 @@ def test_each_step_obeys_its_values(scheduled: tuple[Watched, list[Around]], tal
         policy = policy_of(talker, step.weights)
         # On policy the value of the loss says nothing of the distribution, the entropy does; see the gradient
         # in test_losses.py.
-        advantages = step.rows[0]["advantages"].tolist()
+        advantages = step.rows["advantages"].tolist()
         sums = [a * len(d.rollout.token_ids) for a, d in zip(advantages, step.drawn, strict=True)]
         assert row["loss"] == pytest.approx(-sum(sums) / (12 * limit), rel=1e-4, abs=1e-6)
         telling = [d for a, d in zip(advantages, step.drawn, strict=True) if abs(a) > 1e-6]
         assert row["entropy"] == pytest.approx(_entropy(policy, telling, temperature), rel=1e-4)
-    assert max(len(drawn.rollout.token_ids) for drawn in watched.steps[2].drawn) == 16
+    assert max(len(drawn.rollout.token_ids) for drawn in recording.steps[2].drawn) == 16
 
 
 def _entropy(policy: Any, drawn: Sequence[Drawn], temperature: float) -> float:
@@ -471,13 +466,13 @@ def _entropy(policy: Any, drawn: Sequence[Drawn], temperature: float) -> float:
 
 @pytest.mark.parametrize("stop_after", [1, 2, 4])
 def test_interrupted_across_a_change(
-    stop_after: int, scheduled: tuple[Watched, list[Around]], talker: Path, tmp_path: Path
+    stop_after: int, scheduled: tuple[Recording, list[Around]], talker: Path, tmp_path: Path
 ) -> None:
     """Stopped within a leg, where one ends, and in the third: weights and metrics are those of the training
     that was not stopped, bit for bit."""
     whole, _ = scheduled
-    first = watch(talker, tmp_path / "run", settings=SCHEDULE, stop_after=stop_after, **SCHEDULED)
-    second = watch(talker, tmp_path / "run", settings=SCHEDULE, **SCHEDULED)
+    first = record(talker, tmp_path / "run", settings=SCHEDULE, stop_after=stop_after, **SCHEDULED)
+    second = record(talker, tmp_path / "run", settings=SCHEDULE, **SCHEDULED)
     assert [len(first.rows), len(second.rows)] == [stop_after, 6 - stop_after]
     assert difference(whole.weights, second.weights) == 0.0
     assert timeless(first.rows + second.rows) == timeless(whole.rows)
@@ -502,7 +497,7 @@ def test_a_leg_leaves_nothing_behind(talker: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(grpo.Policy, "__init__", counted)
     monkeypatch.setattr(grpo.Policy, "create_optimizer", noted)
     settings = grpo.Settings(bounds=Bounds(3), temperatures={0: 1.0, 1: 0.5, 2: 0.7})
-    watch(talker, tmp_path / "run", settings=settings, **SCHEDULED | {"max_steps": 3, "beta": 0.1})
+    record(talker, tmp_path / "run", settings=settings, **SCHEDULED | {"max_steps": 3, "beta": 0.1})
     assert len(held) == 9 and alive == [0, 0, 0]
 
 
@@ -512,9 +507,9 @@ def test_dynamic_sampling_interrupted(talker: Path, tmp_path: Path) -> None:
     settings = grpo.Settings(bounds=Bounds(3), dynamic_sampling=2)
     options = SCHEDULED | {"steps_per_generation": 2, "max_steps": 4}
     both = {"script": sometimes, "settings": settings, **options}
-    whole = watch(talker, tmp_path / "whole", **both)
-    first = watch(talker, tmp_path / "parts", stop_after=1, **both)
-    second = watch(talker, tmp_path / "parts", **both)
+    whole = record(talker, tmp_path / "whole", **both)
+    first = record(talker, tmp_path / "parts", stop_after=1, **both)
+    second = record(talker, tmp_path / "parts", **both)
     assert [len(first.rows), len(second.rows)] == [2, 2]
     assert difference(whole.weights, second.weights) == 0.0
     assert timeless(first.rows + second.rows) == timeless(whole.rows)
@@ -528,20 +523,10 @@ def test_a_change_within_a_rollout_is_refused(talker: Path, tmp_path: Path) -> N
     made, around = engines()
     settings = grpo.Settings(lengths={0: 4, 2: 8, 3: 16})
     with pytest.raises(UsageError, match=r"changes at step 3, in the middle of a rollout that lasts 2 steps"):
-        watch(talker, tmp_path / "run", settings=settings, engine=around, max_steps=4, steps_per_generation=2)
+        record(
+            talker, tmp_path / "run", settings=settings, engine=around, max_steps=4, steps_per_generation=2
+        )
     assert made[0].asked == []
-
-
-def test_a_full_memory_has_ways_out(talker: Path, tmp_path: Path) -> None:
-    """What torch raises in the middle of a step becomes one message, with the options that need less."""
-
-    def full(prompt: Prompt, place: int, rollout: Rollout) -> Mapping[str, float | None]:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
-
-    with pytest.raises(RunFailed, match=r"memory is full: CUDA out of memory\. Tried to allocate") as failed:
-        watch(talker, tmp_path / "run", script=full)
-    for option in ("`micro_batch`", "`micro_tokens`", "`engine.memory`", "`lora: {r: 16}`"):
-        assert option in str(failed.value)
 
 
 @pytest.mark.parametrize("overlap", [False, True])
@@ -557,6 +542,6 @@ def test_undecided_verdicts_are_heard_by_the_generation(
     monkeypatch.setattr("r1pipe.verify.alarm.FEWEST", 12)
     monkeypatch.setattr("r1pipe.train.grpo.ALARM_EVERY", 2)
     settings = grpo.Settings(bounds=Bounds(3), overlap=overlap)
-    watched = watch(talker, tmp_path / "run", script=undecided, settings=settings, max_steps=4)
-    said = [told.split(" completions")[0] for told in watched.said.split("Undecided verdicts: ")[1:]]
+    recording = record(talker, tmp_path / "run", script=undecided, settings=settings, max_steps=4)
+    said = [told.split(" completions")[0] for told in recording.said.split("Undecided verdicts: ")[1:]]
     assert said == ["100 % of the last 12", "100 % of the last 36"]

@@ -11,7 +11,7 @@ import torch
 from r1pipe.errors import Interrupted
 from r1pipe.train import models, sft
 from r1pipe.train.examples import Example
-from tests.tiny_model import Ear, workplace
+from tests.tiny_model import Ear, difference, workplace
 
 Weights = dict[str, torch.Tensor]
 
@@ -30,9 +30,7 @@ def train(
     **options: Any,
 ) -> tuple[Weights, Ear, int]:
     model, tokenizer = models.open_model(tiny)
-    work, ear = workplace(folder)
-    if stop_after is not None:
-        work.progress = lambda done, *_: work.stop.set() if done >= stop_after else None  # type: ignore[method-assign]
+    work, ear = workplace(folder, stop_after=stop_after)
     passed_on = {"per_device_train_batch_size": 4, "learning_rate": 1e-2, "save_steps": 2, "logging_steps": 1}
     tokens = 0
     try:
@@ -49,10 +47,6 @@ def test_the_columns_are_the_examples() -> None:
     assert [row["input_ids"] for row in columns] == [each.token_ids for each in examples()]
     assert [row["labels"] for row in columns] == [each.labels for each in examples()]
     assert columns[3] == {"input_ids": [8, 9, 20, 21, 22, 1], "labels": [-100, -100, 20, 21, 22, 1]}
-
-
-def difference(one: Weights, other: Weights) -> float:
-    return max((one[name] - other[name]).abs().max().item() for name in one)
 
 
 def test_every_row_comes_as_often_as_there_are_epochs() -> None:

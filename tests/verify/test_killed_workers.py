@@ -7,7 +7,7 @@ from contextlib import closing, suppress
 import psutil
 import pytest
 
-from r1pipe.verify.pool import Lost, Pool
+from r1pipe.verify.pool import Pool, Unanswered
 
 CHECKS = 20_000
 KILL_EVERY = (1.5, 3.0)
@@ -54,7 +54,7 @@ def test_no_kill_costs_a_verdict() -> None:
             killer.join()
     right, wrong = ["pass", ""], ["fail", "wrong answer"]
     expected = [wrong if i % 2 else right for i in range(CHECKS)]
-    lost = [i for i, answer in enumerate(answers) if isinstance(answer, Lost)]
+    lost = [i for i, answer in enumerate(answers) if isinstance(answer, Unanswered)]
     assert len(answers) == CHECKS
     assert [i for i in range(CHECKS) if answers[i] != expected[i]] == lost
     assert len(lost) <= len(killed) / 2

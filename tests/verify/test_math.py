@@ -22,7 +22,7 @@ from r1pipe.verify.math import (
     number,
     only_number,
 )
-from r1pipe.verify.pool import Lost
+from r1pipe.verify.pool import Unanswered
 from r1pipe.verify.verdict import Mark, Verdict
 from tests.verify.answer_cases import RULES
 
@@ -226,7 +226,9 @@ class Answering:
 
 def test_what_is_found_out_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pair's verdict is kept; that nobody could say is not, and the oldest goes when there are too many."""
-    pool = Answering(Lost("worker died"), ["pass", ""], ["fail", "wrong answer"], ["fail", "wrong answer"])
+    pool = Answering(
+        Unanswered("worker died"), ["pass", ""], ["fail", "wrong answer"], ["fail", "wrong answer"]
+    )
     monkeypatch.setattr(verify_math, "_shared_pool", lambda: pool)
     monkeypatch.setattr(verify_math, "_MOST_KEPT", 1)
     verify_math._found.clear()

@@ -17,7 +17,7 @@ import pytest
 
 from r1pipe.errors import EnvironmentUnfit
 from r1pipe.verify import pool as pool_module
-from r1pipe.verify.pool import Lost, Pool, serve
+from r1pipe.verify.pool import Pool, Unanswered, serve
 
 ROOT = Path(__file__).parents[2]
 MODULE = "tests.verify.odd_worker"
@@ -38,15 +38,15 @@ def test_answers_come_in_the_order_of_the_questions(pool: Pool) -> None:
     questions = [
         ["sleep", 0.02] if i % 10 == 0 else ["die", 3] if i % 25 == 7 else ["say", i] for i in range(60)
     ]
-    expected = [Lost("worker died") if question[0] == "die" else question for question in questions]
+    expected = [Unanswered("worker died") if question[0] == "die" else question for question in questions]
     assert list(pool.ask_all(questions)) == expected
 
 
 def test_a_question_that_takes_too_long_is_lost(pool: Pool) -> None:
     """One that sleeps, and one that is stuck where nothing can interrupt it; the next is answered."""
-    assert pool.ask(["sleep", 30]) == Lost("timed out")
+    assert pool.ask(["sleep", 30]) == Unanswered("timed out")
     began = time.monotonic()
-    assert pool.ask(["stuck"]) == Lost("timed out")
+    assert pool.ask(["stuck"]) == Unanswered("timed out")
     assert time.monotonic() - began < 30
     assert pool.ask("again") == "again"
 
@@ -59,7 +59,7 @@ def test_the_deadline_runs_from_the_question_not_from_the_queue(pool: Pool) -> N
 
 def test_a_worker_that_eats_the_memory_dies_alone(pool: Pool) -> None:
     """The address space is limited."""
-    assert pool.ask(["eat"]) == Lost("worker died")
+    assert pool.ask(["eat"]) == Unanswered("worker died")
     assert pool.ask("again") == "again"
 
 
@@ -103,7 +103,7 @@ def test_a_worker_killed_from_outside_costs_nobody_an_answer(pool: Pool) -> None
     os.kill(first, signal.SIGKILL)
     time.sleep(0.1)
     second = pool.ask(["pid"])
-    assert second not in (first, Lost("worker died"))
+    assert second not in (first, Unanswered("worker died"))
     killer = threading.Timer(0.2, os.kill, (second, signal.SIGKILL))
     killer.start()
     assert pool.ask(["sleep", 0.6]) == ["sleep", 0.6]
@@ -114,7 +114,7 @@ def test_a_worker_killed_from_outside_costs_nobody_an_answer(pool: Pool) -> None
 def test_a_question_is_asked_twice_and_not_more(pool: Pool, tmp_path: Path) -> None:
     """One that kills whoever answers it is lost after two workers."""
     log = tmp_path / "log"
-    assert pool.ask(["note and die", str(log)]) == Lost("worker died")
+    assert pool.ask(["note and die", str(log)]) == Unanswered("worker died")
     assert len(log.read_text().split()) == 2
     assert pool.ask("again") == "again"
 
@@ -203,7 +203,7 @@ def test_a_limit_that_the_machine_sets_lower_stays(monkeypatch: pytest.MonkeyPat
 
 def test_a_wild_answer_is_no_answer(pool: Pool) -> None:
     """A worker that writes without an end is taken for dead."""
-    assert pool.ask(["shout"]) == Lost("worker died")
+    assert pool.ask(["shout"]) == Unanswered("worker died")
 
 
 @pytest.mark.parametrize("busy", [False, True])

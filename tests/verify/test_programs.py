@@ -8,7 +8,7 @@ import pytest
 from r1pipe.verify import programs
 from r1pipe.verify.inside import BEYOND
 from r1pipe.verify.isolation import Limits
-from r1pipe.verify.process import End, Job, Ran
+from r1pipe.verify.process import End, Ran, SandboxJob
 from r1pipe.verify.programs import FunctionTests, PairTests, judge_program, same_output
 from r1pipe.verify.verdict import Mark, Verdict, failed, passed, undecided
 
@@ -129,7 +129,7 @@ def test_without_isolation_by_name() -> None:
 def test_a_lost_sandbox_is_no_verdict(monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
     """Whichever of the two processes is lost: undecided, with what is known."""
 
-    def run(jobs: list[Job], isolation: str) -> list[Ran]:
+    def run(jobs: list[SandboxJob], isolation: str) -> list[Ran]:
         ran = [Ran(End.FINISHED, 0, report=b'{"reason": "test failed"}') for _ in jobs]
         ran[min(lost, len(ran) - 1)] = Ran(End.LOST, detail="no memory")
         return ran

@@ -19,7 +19,7 @@ from r1pipe.errors import EnvironmentUnfit
 from r1pipe.verify import isolation as isolations
 from r1pipe.verify import process, sandbox
 from r1pipe.verify.isolation import ISOLATIONS, Isolation, Limits, bubblewrap
-from r1pipe.verify.process import End, Job, Ran
+from r1pipe.verify.process import End, Ran, SandboxJob
 from r1pipe.verify.sandbox import check_sandbox, run_jobs, run_python
 
 ROOT = Path(__file__).parents[2]
@@ -305,8 +305,8 @@ def test_the_others_end_after_the_first(isolation: Isolation) -> None:
     """Once the first process has ended, the rest has a moment, and is stopped."""
     check_sandbox(isolation)
     jobs = [
-        Job("program", {"source": "print(1)"}, Limits(seconds=60)),
-        Job("program", {"source": "import time; time.sleep(60)"}, Limits()),
+        SandboxJob("program", {"source": "print(1)"}, Limits(seconds=60)),
+        SandboxJob("program", {"source": "import time; time.sleep(60)"}, Limits()),
     ]
     first, second = run_jobs(jobs, isolation)
     assert (first.end, first.stdout) == (End.FINISHED, b"1\n")

@@ -10,7 +10,7 @@ import pytest
 from r1pipe.tasks.countdown import problems, reachable
 from r1pipe.verify.expression import evaluate
 from r1pipe.world.arithmetic import apply
-from r1pipe.world.solver import Attempt, attempts, guesses, nearest, write_answer, write_thinking
+from r1pipe.world.solver import SolverAttempt, attempts, guesses, nearest, write_answer, write_thinking
 
 
 def lines_of(numbers: tuple[int, ...]) -> set[tuple[tuple[object, ...], ...]]:
@@ -45,10 +45,10 @@ def read(written: tuple[str, ...]) -> tuple[tuple[object, ...], ...]:
 def test_the_ways_to_spend_two_numbers() -> None:
     """Small enough to be written down: no second order of the sum and the product, no negative value."""
     assert attempts((3, 6)) == (
-        Attempt(("3 + 6 = 9",), ((),), 9, "3 + 6"),
-        Attempt(("3 * 6 = 18",), ((),), 18, "3 * 6"),
-        Attempt(("6 - 3 = 3",), ((),), 3, "6 - 3"),
-        Attempt(("6 / 3 = 2",), ((),), 2, "6 / 3"),
+        SolverAttempt(("3 + 6 = 9",), ((),), 9, "3 + 6"),
+        SolverAttempt(("3 * 6 = 18",), ((),), 18, "3 * 6"),
+        SolverAttempt(("6 - 3 = 3",), ((),), 3, "6 - 3"),
+        SolverAttempt(("6 / 3 = 2",), ((),), 2, "6 / 3"),
     )
 
 
@@ -154,7 +154,7 @@ def test_an_attempt_over_four_numbers_as_it_is_written() -> None:
 
 def test_an_answer_as_it_is_written() -> None:
     """Alone, and after a summary in either language."""
-    last = Attempt(("5 * 6 = 30", "30 + 4 = 34"), ((4,), ()), 34, "( 5 * 6 ) + 4")
+    last = SolverAttempt(("5 * 6 = 30", "30 + 4 = 34"), ((4,), ()), 34, "( 5 * 6 ) + 4")
     assert write_answer(last) == "<answer> ( 5 * 6 ) + 4 </answer>"
     assert write_answer(last, summary="en") == "so ( 5 * 6 ) + 4 = 34 <answer> ( 5 * 6 ) + 4 </answer>"
     assert write_answer(last, summary="zh") == "suoyi ( 5 * 6 ) + 4 = 34 <answer> ( 5 * 6 ) + 4 </answer>"
