@@ -39,7 +39,7 @@ def test_parquet(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.jsonl.gz", b"no gzip", "cannot be read: Not a gzipped file"),
-        ("b.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99)[:30], "cannot be read"),
+        ("b.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99, mtime=0)[:30], "cannot be read"),
         ("a.parquet", b"no parquet", "cannot be read as Parquet"),
         ("a.jsonl", b"", "holds no rows: it is empty"),
         ("b.jsonl", b"nonsense\n", "none of its 1 rows can be read"),
