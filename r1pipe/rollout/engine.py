@@ -65,10 +65,11 @@ class Engine(Protocol):
         """
         ...
 
-    def sync(self) -> None:
+    def sync(self) -> float | None:
         """Take over the policy's present weights, and check that they have arrived.
 
-        Raises `RunFailed` where the engine's log-probabilities of a probe differ from the trainer's.
+        Returns the mean |difference| of the engine's log-probabilities of a probe to the trainer's, None
+        where there was nothing to take over. Raises `RunFailed` where rounding does not explain it.
         """
         ...
 

@@ -55,8 +55,9 @@ class TransformersEngine:
                 rollouts += rows.rollouts
         return rollouts
 
-    def sync(self) -> None:
+    def sync(self) -> float | None:
         """Nothing: the weights that are sampled from are the policy's."""
+        return None
 
     def rest(self) -> None:
         """Nothing is held between calls."""

@@ -86,11 +86,11 @@ class PolicyServerEngine(ServerEngine):
             )
         return rollouts
 
-    def sync(self) -> None:
+    def sync(self) -> float | None:
         """Hand over the policy's present weights, by the first rank; each checks that they are in use.
 
-        Raises `RunFailed` where they cannot be written or taken over, and where the two sides do not agree
-        about the probe within `TOLERANCE`.
+        Returns the probe's difference. Raises `RunFailed` where they cannot be written or taken over, and
+        where the two sides do not agree about the probe within `TOLERANCE`.
         """
         if ranks.first():
             self._written.append(self._weights_dir / f"policy-{uuid.uuid4().hex[:12]}")
@@ -103,6 +103,7 @@ class PolicyServerEngine(ServerEngine):
         self._version = self._written[-1].name if self._written else self._held()
         self._check_probe()
         self._keep_last(1)
+        return self.probe_difference
 
     def close(self) -> None:
         """Remove what was written; the server has read it, and starts without it."""

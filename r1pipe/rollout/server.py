@@ -84,8 +84,9 @@ class ServerEngine:
         asked = self._asked(sampling)
         return asyncio.run(self._generate(prompts, seeds, sampling, asked, finished))
 
-    def sync(self) -> None:
+    def sync(self) -> float | None:
         """Nothing: no policy stands behind it."""
+        return None
 
     def rest(self) -> None:
         """Nothing: its memory is its own."""

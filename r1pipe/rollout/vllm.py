@@ -132,16 +132,18 @@ class VllmEngine:
                 engine.abort_request([str(i) for i in range(len(prompts)) if i not in rollouts])
         return [rollouts[i] for i in range(len(prompts))]
 
-    def sync(self) -> None:
+    def sync(self) -> float | None:
         """Take over the policy's present weights in place, forget cached prompts, and check both.
 
-        Without a policy the weights are the checkpoint's, and there is nothing to do. Raises `RunFailed`
-        where the two sides do not agree about the probe within `TOLERANCE`, and where vLLM goes on with older
-        weights or prompts. What is not through within the spec's `timeout` ends the process.
+        Returns the probe's difference. Without a policy the weights are the checkpoint's, and there is
+        nothing to do. Raises `RunFailed` where the two sides do not agree about the probe within `TOLERANCE`,
+        and where vLLM goes on with older weights or prompts. What is not through within the spec's `timeout`
+        ends the process.
         """
         if self._policy is not None:
             with watched(self._spec.timeout):
                 self._take_over(self._policy)
+        return self.probe_difference
 
     def _take_over(self, policy: "PreTrainedModel") -> None:
         if self._asleep:

@@ -292,6 +292,7 @@ _COUNTED: Final = (
     "groups_replaced",
     "groups_left_flat",
     "undecided",
+    "probe",
     "mismatch",
     "mismatch_ratio",
     "mismatch_ratio_max",

@@ -105,7 +105,9 @@ class Rolling(Stepping):
     def rollouts(self) -> Micro:
         """Generate and judge one completion for each of `self.rows`; what TRL wants from a `rollout_func`."""
         with self.timed("sync"):
-            self.engine.sync()
+            probe = self.engine.sync()
+        if probe is not None:
+            self._log_metric("probe", probe)
         before = self.tokens
         with ranks.gathered(self.model):
             rolled = self._roll([self.prompts[row] for row in self.rows], range(len(self.rows)))
