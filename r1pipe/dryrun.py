@@ -301,7 +301,14 @@ class _Models:
         return [model for model in opened if model is not None]
 
     def unservable(self, found: DryRun, spec: StageSpec) -> list[str]:
-        """Why vLLM cannot serve the models that a stage asks: those that are here, and those of the run."""
+        """Why vLLM cannot serve the models that a stage asks: those that are here, and those of the run.
+
+        Nothing where it is not installed as it should be: what it serves is not known then.
+        """
+        try:
+            vllm_fit.check_installation()
+        except EnvironmentUnfit:
+            return []
         here = [model.folder for model in self.asked_by(found, spec)]
         told = [vllm_fit.unavailable(folder) for folder in here if (folder / "config.json").is_file()]
         for root in dict.fromkeys(self._root(each.value) for each in _asked_models(spec)):

@@ -58,16 +58,19 @@ def open_engine(
 
 def check_engine(spec: EngineSpec, temperatures: Iterable[float]) -> Findings:
     """Find what an engine cannot do, and what this machine lacks for it."""
-    if not isinstance(spec, VllmSpec):
-        return Findings()
-    from r1pipe.rollout.vllm_fit import check_installation, unfit_temperature
+    from r1pipe.rollout.vllm_fit import check_installation, has_nvidia_gpu, unfit_temperature
 
-    found = Findings([f"temperature: {said}" for each in temperatures if (said := unfit_temperature(each))])
+    automatic = isinstance(spec, AutoSpec)
+    if isinstance(spec, TransformersSpec) or (automatic and not has_nvidia_gpu()):
+        return Findings()
+    wrong = [f"temperature: {said}" for each in temperatures if (said := unfit_temperature(each))]
+    if isinstance(spec, ServerSpec):  # its vLLM is not installed here
+        return Findings(wrong)
     try:
         check_installation()
     except EnvironmentUnfit as error:
-        found.lacking.append(f"engine: {error}")
-    return found
+        return Findings() if automatic else Findings(wrong, [f"engine: {error}"])
+    return Findings(wrong)
 
 
 def suited(folder: Path) -> tuple[TransformersSpec | VllmSpec, str]:

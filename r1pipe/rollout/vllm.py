@@ -32,6 +32,7 @@ from r1pipe.rollout.vllm_fit import (
     unfit_temperature,
 )
 from r1pipe.rollout.weights import plain_weights
+from r1pipe.train import ranks
 from r1pipe.watchdog import watched
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ class VllmEngine:
         ends the process.
         """
         if self._policy is not None:
+            ranks.barrier()  # another rank that still writes a checkpoint is no vLLM that hangs
             with watched(self._spec.timeout):
                 self._take_over(self._policy)
         return self.probe_difference

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from r1pipe.errors import RunFailed, UsageError
-from r1pipe.rollout import Sampling, endpoint
-from r1pipe.rollout.choose import open_engine
+from r1pipe.rollout import Sampling, endpoint, vllm_fit
+from r1pipe.rollout.choose import check_engine, open_engine
 from r1pipe.rollout.local import TransformersEngine
 from r1pipe.rollout.specs import AutoSpec, EngineSpec, ServerSpec, TransformersSpec, VllmSpec
 from r1pipe.train import models
@@ -94,3 +94,25 @@ def test_a_server_is_asked_at_once(tiny: Path, monkeypatch: pytest.MonkeyPatch):
         opened(NOBODY, tiny)
     with pytest.raises(UsageError, match=r"^Engine 'vllm-server' needs weights_dir for rl"):
         opened(NOBODY, tiny, model=object())
+
+
+@pytest.mark.parametrize(
+    ("spec", "gpu", "installed", "wrong", "lacking"),
+    [
+        (AutoSpec(), False, True, 0, 0),
+        (AutoSpec(), True, True, 1, 0),
+        (AutoSpec(), True, False, 0, 0),  # then transformers samples, at any temperature
+        (VllmSpec(), False, True, 1, 0),
+        (VllmSpec(), False, False, 1, 1),
+        (ServerSpec.model_validate({"url": "http://localhost:1"}), False, False, 1, 0),
+        (TransformersSpec(), True, True, 0, 0),
+    ],
+)
+def test_what_an_engine_cannot_do(
+    spec: EngineSpec, gpu: bool, installed: bool, wrong: int, lacking: int, monkeypatch: pytest.MonkeyPatch
+):
+    """One of two temperatures is vLLM's business wherever it will sample, also on another machine."""
+    monkeypatch.setattr(vllm_fit, "has_nvidia_gpu", lambda: gpu)
+    monkeypatch.setattr(vllm_fit, "_installed", lambda: vllm_fit.VERSION if installed else None)
+    found = check_engine(spec, [1.0, 2.5])
+    assert [len(found.wrong), len(found.lacking)] == [wrong, lacking]
