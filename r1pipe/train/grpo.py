@@ -207,15 +207,23 @@ class Policy(Rolling):
 
     def _is_exact(self, engine: Engine) -> bool:
         """Whether the engine computes as the trainer does, which under autocast it does not."""
-        whole_distribution = self.args.top_p == 1 and self.args.top_k == 0
-        return engine.exact and whole_distribution and self.accelerator.mixed_precision == "no"
+        return engine.exact and self.whole_distribution and self.accelerator.mixed_precision == "no"
+
+    @property
+    def whole_distribution(self) -> bool:
+        """Whether completions are drawn without top_p and top_k, which training knows nothing of."""
+        return bool(self.args.top_p == 1 and self.args.top_k == 0)
 
     def guard(self, settings: Settings, work: "Work") -> None:
         """Prove the first step and guard the training, as the settings say, and tell of it."""
         self.say = work.say
         self.rollbacks = rollbacks(work.dir)
         if settings.guard is not None and settings.guard.on and not work.rank:
-            self.collapse_guard = CollapseGuard(settings.guard, work, self.evidence)
+            guard = settings.guard
+            if not self.whole_distribution:
+                # What was drawn from is not what is trained, by the mass that top_p and top_k cut off.
+                guard = guard.model_copy(update={"mismatch": 0.0})
+            self.collapse_guard = CollapseGuard(guard, work, self.evidence)
         if settings.guard is not None and settings.guard.proofs:
             if getattr(self, "ref_model", None) is not None:
                 same_vocabulary(self.model, self.accelerator.unwrap_model(self.ref_model))
@@ -223,7 +231,7 @@ class Policy(Rolling):
                 exact=self.exact,
                 say=work.say,
                 turn=settings.turn,
-                whole_distribution=self.sampling.top_p == 1 and self.sampling.top_k == 0,
+                whole_distribution=self.whole_distribution,
                 eos_learnt=self.top_entropy_quantile == 1 and self.off_policy_mask_threshold is None,
             )
 

@@ -270,6 +270,13 @@ def test_a_collapse_stops_the_training(ending: Path, tmp_path: Path) -> None:
     assert newest is not None and checkpoints.step_of(newest) == step - 1
 
 
+def test_a_mismatch_by_design_is_no_alarm(ending: Path, tmp_path: Path) -> None:
+    """What top_p leaves out makes engine and trainer differ by far more than the bound, in every row."""
+    guard = GuardConfig(proofs=False, window=4, reward=0, entropy=0, length=0, repetition=0, mismatch=0.05)
+    _, ear = train(ending, tmp_path / "run", guard, steps=4, top_p=0.2, learning_rate=1e-6)
+    assert len(ear.rows) == 4 and min(row["mismatch"] for row in ear.rows) > 0.05
+
+
 def test_a_policy_that_writes_one_thing_is_seen(ending: Path, tmp_path: Path) -> None:
     """From step 5 on all completions of a group are one, which is drawn with certainty and has no advantage,
     so the step says nothing of its entropy; the alarm is that of all that is drawn."""
