@@ -233,6 +233,8 @@ class Policy(Rolling):
                 turn=settings.turn,
                 whole_distribution=self.whole_distribution,
                 eos_learnt=self.top_entropy_quantile == 1 and self.off_policy_mask_threshold is None,
+                clip=min(self.epsilon_low, self.epsilon_high),
+                by_sequence=self.importance_sampling_level == "sequence",
             )
 
     def _require_finite(self, name: str, value: float) -> None:
