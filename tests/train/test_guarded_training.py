@@ -2,6 +2,7 @@
 change nothing."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from trl import GRPOTrainer
 from r1pipe.errors import Interrupted, RunFailed
 from r1pipe.rollout import Finished, Rollout, Sampling
 from r1pipe.rollout.local import TransformersEngine
-from r1pipe.train import checkpoints, grpo, models
+from r1pipe.train import checkpoints, grpo, models, ranks
 from r1pipe.train.evidence import rollbacks
 from r1pipe.train.grpo import Judgement, Prompt, Settings
 from r1pipe.train.guard import GuardConfig
@@ -332,3 +333,13 @@ def test_a_number_that_is_not_finite_leaves_evidence(ending: Path, tmp_path: Pat
     folder = tmp_path / "run" / "evidence" / "step-2"
     assert json.loads((folder / "alarm.json").read_text())["kind"] == "not finite"
     assert (folder / "completions.jsonl").exists()
+
+
+def test_a_loss_that_is_not_finite_on_another_rank(
+    ending: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first rank's own is: it stops and saves the evidence all the same."""
+    monkeypatch.setattr(ranks, "worst", lambda loss: math.nan)
+    with pytest.raises(RunFailed, match="The loss became nan at step 1"):
+        train(ending, tmp_path / "run", GUARD)
+    assert (tmp_path / "run" / "evidence" / "step-1" / "completions.jsonl").exists()
