@@ -33,7 +33,7 @@ from r1pipe.errors import UsageError
 from r1pipe.rollout import Engine, Sampling
 from r1pipe.train import checkpoints, lora
 from r1pipe.train.callbacks import Row, WorkCallback
-from r1pipe.train.evidence import CollapseGuard, rollbacks
+from r1pipe.train.evidence import CollapseGuard, finish_rollback, rollbacks
 from r1pipe.train.micro_batches import Micro
 from r1pipe.train.proofs import FirstStep, same_vocabulary
 from r1pipe.train.rollouts import ALARM_EVERY, Judge, Judgement, Prompt, Rolled, Rolling
@@ -80,6 +80,8 @@ def train(
     when a number is no longer finite.
     """
     given = defaults(work) | _DEFAULTS | dict(options)
+    if not work.rank:
+        finish_rollback(work.dir)
     found = newest(Path(given["output_dir"]), work)
     done = checkpoints.step_of(found) if found else 0
     steps = given["max_steps"]

@@ -326,6 +326,22 @@ def test_going_back_draws_others(ending: Path, tmp_path: Path) -> None:
     assert not all(torch.equal(whole[name], never[name]) for name in whole)
 
 
+def test_a_training_that_was_killed_while_going_back(
+    ending: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was moved yet: the next run counts the rollback, and goes on from the good step."""
+    back = GUARD.model_copy(update={"rollback": True})
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(checkpoints, "go_back", killed)
+        train(ending, tmp_path / "run", back, steps=12, tamper=collapsing(6))
+    _, ear = train(ending, tmp_path / "run", back, steps=12, stop_after=8)
+    assert [(row["step"], row["rollbacks"]) for row in ear.rows] == [(7, 1), (8, 1)]
+
+
 def test_a_number_that_is_not_finite_leaves_evidence(ending: Path, tmp_path: Path) -> None:
     """The step is not taken, and what was generated for it is kept."""
     with pytest.raises(RunFailed, match=r"became nan at step 2.*learning_rate"):
