@@ -331,7 +331,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
             engine,
             _options(config),
             work,
-            _settings(config, turn, overlap=any(task.waits for task, _ in asked.items)),
+            _settings(config, turn, waits=any(task.waits for task, _ in asked.items)),
         )
     if work.rank:
         return Outcome("checkpoint", work.dir)  # the first process publishes
@@ -466,7 +466,8 @@ def _proved(
     )
 
 
-def _settings(config: Config, turn: int | None, *, overlap: bool) -> "Settings":
+def _settings(config: Config, turn: int | None, *, waits: bool) -> "Settings":
+    """What is added to TRL's options; `waits` says whether judging waits for other processes."""
     from r1pipe.train.grpo import Settings
     from r1pipe.train.micro_batches import Bounds
 
@@ -478,7 +479,8 @@ def _settings(config: Config, turn: int | None, *, overlap: bool) -> "Settings":
         temperatures=steps_of(config.temperature),
         lengths=steps_of(config.max_new_tokens),
         refresh_every=config.reference_every if config.lora is not None else None,
-        overlap=overlap,
+        # A preference model's score depends on what shares a batch, which overlapping would leave to chance.
+        overlap=waits and "preference" not in config.rewards,
         guard=config.guard,
         turn=turn,
     )

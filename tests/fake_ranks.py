@@ -1,8 +1,10 @@
 """A stage on several processes that costs little: tests look at what its ranks do to each other."""
 
+import math
 import os
 import signal
 import time
+from types import SimpleNamespace
 from typing import Annotated, ClassVar
 
 from r1pipe import jsonl
@@ -32,6 +34,8 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     work.progress(1, 2, "steps")
     if work.rank == 1:
         _fail(config.fails)
+    if config.fails == "nan":
+        _diverge(work)
     if config.fails == "wait":
         while not ranks.agreed(work.stopping()):
             work.progress(1, 2, "steps")
@@ -45,6 +49,25 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     jsonl.write_shards(work.dir / "out", [{"text": "made", "nodes": config.nodes}])
     threads = os.environ["OMP_NUM_THREADS"]
     return Outcome("dataset", work.dir / "out", {"alone": total == os.getpid(), "threads": threads}, tokens=7)
+
+
+def _diverge(work: Work) -> None:
+    """The second rank's loss is no number; the first needs longer to write that down than ranks are given."""
+    from r1pipe.train import launching, ranks
+    from r1pipe.train.running import FiniteTrainer
+
+    class Trainer(FiniteTrainer):
+        def __init__(self) -> None:
+            self.state = SimpleNamespace(global_step=4)  # type: ignore[assignment]
+            self.args = SimpleNamespace(output_dir=work.dir)  # type: ignore[assignment]
+
+        def _require_finite(self, name: str, value: float) -> None:
+            if ranks.first():
+                time.sleep(launching.WORDS_SECONDS + 2)
+                jsonl.write_json(work.dir / "evidence.json", {"value": str(value)})
+            super()._require_finite(name, value)
+
+    Trainer()._require_finite("loss", ranks.worst(math.nan if work.rank else 0.5))
 
 
 def _fail(how: str) -> None:

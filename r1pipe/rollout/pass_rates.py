@@ -68,24 +68,25 @@ class Rates:
         """`others` are journals of other processes, which are read and not written."""
         self._path = journal
         self._bounds = bounds
-        with jsonl.Journal(journal) as opened:
-            rows = opened.rows()
-        for path in others:
-            # Somebody may be writing there: a line that is not whole yet is no row.
-            rows += [row for _, row in jsonl.scan(path) if not isinstance(row, jsonl.BadRow)]
+        with jsonl.Journal(journal):
+            pass  # repairs what a kill has left
+        # In one order in all processes: of what two of them have measured, all know the same.
+        # Somebody may be writing in the others: a line that is not whole yet is no row.
+        scanned = (row for path in sorted([journal, *others]) for _, row in jsonl.scan(path))
+        rows = [row for row in scanned if not isinstance(row, jsonl.BadRow)]
         self._known = {(row["task"], row["id"]): Rate(row["passed"], row["decided"]) for row in rows}
 
     def measure(self, questions: Sequence[Question], ask: Ask, *, batch: int) -> Iterator[tuple[int, int]]:
         """Ask what is not known yet, about `batch` completions at a time; yield (done, all) prompts."""
-        distinct = {key_of(question): question for question in questions}
-        left = [question for key, question in distinct.items() if key not in self._known]
+        once = distinct(questions)
+        left = [question for question in once if key_of(question) not in self._known]
         per_batch = max(1, batch // self._bounds.samples)
         for start in range(0, len(left), per_batch):
             asked = left[start : start + per_batch]
             samples = self._bounds.samples
             rows = ask([(question, sample) for question in asked for sample in range(samples)])
             self._add(asked, [rows[i : i + samples] for i in range(0, len(rows), samples)])
-            yield len(distinct) - len(left) + start + len(asked), len(distinct)
+            yield len(once) - len(left) + start + len(asked), len(once)
 
     def _add(self, asked: Sequence[Question], rows: Sequence[Sequence[SampleRow]]) -> None:
         fresh = {
@@ -123,3 +124,8 @@ class Rates:
 def key_of(question: Question) -> Key:
     """What names a prompt, however often it is asked."""
     return question.task.name, question.item.id
+
+
+def distinct(questions: Sequence[Question]) -> list[Question]:
+    """Each prompt once, in the order in which they first come."""
+    return list({key_of(question): question for question in questions}.values())

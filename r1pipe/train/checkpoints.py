@@ -20,6 +20,11 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix(_PREFIX))
 
 
+def at(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"{_PREFIX}{step}"
+
+
 def seal(checkpoint: Path) -> None:
     """Put every file of the checkpoint on the disk, then write the marker that makes it count."""
     sizes = {}

@@ -4,6 +4,7 @@
     evidence/step-57.2/   of the second alarm at that step
     good/checkpoint-40/   the last checkpoint saved while nothing pointed to trouble
     rollbacks.jsonl       one row for each time the training went back
+    rollback.json         the rollback that is under way
 
 The trainer keeps its two newest checkpoints, and trouble is known to be trouble only a window after it began;
 so a good one is kept beside them. Plain Python.
@@ -28,10 +29,33 @@ Row = Mapping[str, Any]
 ROWS: Final = 100
 """Rows of metrics that are kept as evidence: several windows before the alarm, and the window itself."""
 
+_EVIDENCE: Final = "evidence"
+_GOOD: Final = "good"
+_DECIDED: Final = "rollback.json"
+
 
 def rollbacks(folder: Path) -> int:
     """How often the training in this folder has gone back; rollouts are drawn by another seed for each."""
     return len(_rows(folder / "rollbacks.jsonl"))
+
+
+def finish_rollback(folder: Path) -> None:
+    """Count a rollback that was decided on, and set aside what followed; without one do nothing.
+
+    A kill leaves the rest to the next call: a training makes one before it looks where to go on from.
+    """
+    decided = folder / _DECIDED
+    if not decided.exists():
+        return
+    told = jsonl.loads(decided.read_bytes())
+    if rollbacks(folder) < told["number"]:
+        with jsonl.Journal(folder / "rollbacks.jsonl") as journal:
+            journal.append([told["row"]])
+    step = told["row"]["to"]
+    good = checkpoints.at(folder / _GOOD, step) if step else None
+    checkpoints.go_back(folder / "trainer", good, folder / _EVIDENCE / told["evidence"])
+    decided.unlink()
+    jsonl.fsync(folder)
 
 
 class CollapseGuard:
@@ -64,10 +88,10 @@ class CollapseGuard:
 
     @property
     def _good(self) -> Path:
-        return self.work.dir / "good"
+        return self.work.dir / _GOOD
 
     def _save(self, alarm: CollapseAlarm) -> Path:
-        folder = _unused(self.work.dir / "evidence" / f"step-{alarm.step}")
+        folder = _unused(self.work.dir / _EVIDENCE / f"step-{alarm.step}")
         jsonl.write_json(folder / "alarm.json", asdict(alarm) | {"guard": self.guard.model_dump()})
         jsonl.write_rows(folder / "rows.jsonl", _rows(self.work.metrics)[-ROWS:])
         jsonl.write_rows(folder / "completions.jsonl", (dict(row) for row in self._completions()))
@@ -94,11 +118,11 @@ class CollapseGuard:
                 f"It has already gone back as often as `guard.rollbacks` = {self.guard.rollbacks} allows. "
                 "With `guard.on: false` it goes on unguarded."
             )
-        checkpoints.go_back(self.work.dir / "trainer", good, evidence)
-        with jsonl.Journal(self.work.dir / "rollbacks.jsonl") as journal:
-            journal.append(
-                [{"kind": alarm.kind, "from": alarm.step, "to": checkpoints.step_of(good) if good else 0}]
-            )
+        row = {"kind": alarm.kind, "from": alarm.step, "to": checkpoints.step_of(good) if good else 0}
+        # Written first: a kill after this finds it on the next start.
+        decision = {"number": done + 1, "row": row, "evidence": evidence.name}
+        jsonl.write_json(self.work.dir / _DECIDED, decision)
+        finish_rollback(self.work.dir)
         return (
             f"What followed was set aside (rollback {done + 1} of {self.guard.rollbacks}): run again to go "
             f"on from {where} with other completions."

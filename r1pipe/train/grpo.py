@@ -33,7 +33,7 @@ from r1pipe.errors import UsageError
 from r1pipe.rollout import Engine, Sampling
 from r1pipe.train import checkpoints, lora
 from r1pipe.train.callbacks import Row, WorkCallback
-from r1pipe.train.evidence import CollapseGuard, rollbacks
+from r1pipe.train.evidence import CollapseGuard, finish_rollback, rollbacks
 from r1pipe.train.micro_batches import Micro
 from r1pipe.train.proofs import FirstStep, same_vocabulary
 from r1pipe.train.rollouts import ALARM_EVERY, Judge, Judgement, Prompt, Rolled, Rolling
@@ -80,6 +80,8 @@ def train(
     when a number is no longer finite.
     """
     given = defaults(work) | _DEFAULTS | dict(options)
+    if not work.rank:
+        finish_rollback(work.dir)
     found = newest(Path(given["output_dir"]), work)
     done = checkpoints.step_of(found) if found else 0
     steps = given["max_steps"]
@@ -207,15 +209,23 @@ class Policy(Rolling):
 
     def _is_exact(self, engine: Engine) -> bool:
         """Whether the engine computes as the trainer does, which under autocast it does not."""
-        whole_distribution = self.args.top_p == 1 and self.args.top_k == 0
-        return engine.exact and whole_distribution and self.accelerator.mixed_precision == "no"
+        return engine.exact and self.whole_distribution and self.accelerator.mixed_precision == "no"
+
+    @property
+    def whole_distribution(self) -> bool:
+        """Whether completions are drawn without top_p and top_k, which training knows nothing of."""
+        return bool(self.args.top_p == 1 and self.args.top_k == 0)
 
     def guard(self, settings: Settings, work: "Work") -> None:
         """Prove the first step and guard the training, as the settings say, and tell of it."""
         self.say = work.say
         self.rollbacks = rollbacks(work.dir)
         if settings.guard is not None and settings.guard.on and not work.rank:
-            self.collapse_guard = CollapseGuard(settings.guard, work, self.evidence)
+            guard = settings.guard
+            if not self.whole_distribution:
+                # What was drawn from is not what is trained, by the mass that top_p and top_k cut off.
+                guard = guard.model_copy(update={"mismatch": 0.0})
+            self.collapse_guard = CollapseGuard(guard, work, self.evidence)
         if settings.guard is not None and settings.guard.proofs:
             if getattr(self, "ref_model", None) is not None:
                 same_vocabulary(self.model, self.accelerator.unwrap_model(self.ref_model))
@@ -223,8 +233,10 @@ class Policy(Rolling):
                 exact=self.exact,
                 say=work.say,
                 turn=settings.turn,
-                whole_distribution=self.sampling.top_p == 1 and self.sampling.top_k == 0,
+                whole_distribution=self.whole_distribution,
                 eos_learnt=self.top_entropy_quantile == 1 and self.off_policy_mask_threshold is None,
+                clip=min(self.epsilon_low, self.epsilon_high),
+                by_sequence=self.importance_sampling_level == "sequence",
             )
 
     def _require_finite(self, name: str, value: float) -> None:

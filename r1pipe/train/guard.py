@@ -69,7 +69,8 @@ class GuardConfig(BaseModel):
     """How much the share of thinking with nothing in it may rise."""
     mismatch: float = Field(default=0.2, ge=0)
     """Largest mean difference, a token, between the log-probabilities of engine and trainer. bfloat16 makes
-    0.005 to 0.05; at 0.2 every token is learnt as if it were a fifth likelier or less likely than it was."""
+    0.005 to 0.05; at 0.2 every token is learnt as if it were a fifth likelier or less likely than it was.
+    Not looked at with top_p or top_k, which make a difference by design."""
     rollback: bool = False
     """After an alarm set aside what follows the last good checkpoint: the next run goes on from there, with
     other completions."""

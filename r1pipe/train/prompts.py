@@ -10,7 +10,7 @@ from r1pipe.prompting import Template, opens_thinking
 from r1pipe.rewards import AskedItem
 from r1pipe.rollout import Engine, Sampling
 from r1pipe.rollout.asking import Question, ask, judged_rows
-from r1pipe.rollout.pass_rates import PassRate, Rates, key_of
+from r1pipe.rollout.pass_rates import PassRate, Rates, distinct, key_of
 from r1pipe.tasks import Item, Task, TaskSpec, mixture
 from r1pipe.train import ranks
 from r1pipe.train.determinism import derive_seed, epochs_of
@@ -135,7 +135,7 @@ def measure_pass_rates(
             ]
         )
 
-    share = questions[work.rank or 0 :: ranks.count()]
+    share = distinct(questions)[work.rank or 0 :: ranks.count()]
     for done, total in _rates(bounds, work).measure(share, ask_these, batch=batch):
         work.progress(done, total, "prompts measured")
     engine.rest()

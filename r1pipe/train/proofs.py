@@ -7,6 +7,7 @@ else; here it ends in its first minute with the reason. slime holds the first tw
 every run.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -230,19 +231,24 @@ class FirstStep:
         turn: int | None = None,
         whole_distribution: bool = True,
         eos_learnt: bool = True,
+        clip: float = math.inf,
+        by_sequence: bool = False,
     ) -> None:
         """`exact`: sampling and training compute in float32 with the same weights, so `EXACT` holds, else
         `LOOSE`.
 
         `turn` is the template's end of turn where completions do not end in it. `whole_distribution`:
         tokens are drawn without top_p and top_k, which training knows nothing of. `eos_learnt`: no option
-        leaves tokens or rows out of the loss on purpose.
+        leaves tokens or rows out of the loss on purpose. `clip` is how far the ratio of new to old policy,
+        a token's or with `by_sequence` a completion's, may leave 1.
         """
         self.exact = exact
         self._say = say
         self._turn = turn
         self._whole_distribution = whole_distribution
         self._eos_learnt = eos_learnt
+        self._clip = clip
+        self._by_sequence = by_sequence
         self._judged: dict[tuple[tuple[int, ...], tuple[int, ...]], Rollout] = {}
         self._passes: list[tuple[Mapping[str, Any], torch.Tensor]] = []
         self._seen: dict[str, Deviation] = {}
@@ -285,7 +291,20 @@ class FirstStep:
             kl = divergence(logps, micro["ref_per_token_logps"], mask)
             self._kl = max(self._kl or 0.0, kl)
         if self._eos_learnt and gradient is not None:
+            finished &= self._unclipped(micro, logps)
             self._check_eos(gradient, mask, micro["advantages"], finished)
+
+    def _unclipped(self, micro: Mapping[str, Any], logps: torch.Tensor) -> torch.Tensor:
+        """Which rows [rows] have the ratio at their EOS well within the clip, so that the EOS has a gradient.
+
+        An old policy's pass in bfloat16 rounds otherwise than the step does, and a clip may be narrower.
+        """
+        mask = micro["completion_mask"]
+        apart = (logps - micro.get("old_per_token_logps", logps)) * mask
+        if self._by_sequence:
+            apart = (apart.sum(1) / mask.sum(1).clamp(min=1))[:, None].expand_as(apart)
+        at_end = apart.gather(1, last_tokens(mask).clamp(min=0)[:, None])[:, 0]
+        return at_end.expm1().abs() <= self._clip / 2
 
     def conclude(self) -> None:
         """Say what was proved."""
@@ -346,6 +365,7 @@ class FirstStep:
     ) -> None:
         """The loss pulls on the EOS of every completion that ended and has an advantage, and on no padding.
 
+        `finished` are the rows that ended and are not clipped.
         `gradient` is that of the loss by the log-probabilities [rows, tokens]; `advantages` are [rows], or
         [rows, tokens] where each token's is weighted. An EOS of probability p passes
         (1 - p) times its own on to its logit, so what is not zero here is learnt.

@@ -3,9 +3,10 @@
 All of these are collective: every rank calls them, in the same order.
 """
 
+import math
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,22 @@ def each(numbers: Sequence[float]) -> list[list[float]]:
     here = torch.tensor([numbers], dtype=torch.float32, device=PartialState().device)
     told: list[list[float]] = gather(here).tolist()
     return told
+
+
+def worst(number: float) -> float:
+    """The number, or in all ranks one that is not finite if any has such a one."""
+    told = (of_rank[0] for of_rank in each([number]))
+    return next((other for other in told if not math.isfinite(other)), number)
+
+
+def leave_to_first() -> None:
+    """Let the first rank fail, with all it has to write before: the others wait until its end is theirs.
+
+    Whoever launched them ends them once the first has failed. On another machine its end breaks the barrier.
+    """
+    if not first():
+        with suppress(RuntimeError):
+            barrier()
 
 
 @contextmanager

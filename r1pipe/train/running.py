@@ -1,6 +1,7 @@
 """What all trainers share: defaults that fit the machine, a guard against NaN, and going on after a stop."""
 
 import gc
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,7 +32,7 @@ class Trained:
 class FiniteTrainer(Trainer):
     """A trainer that stops at a loss or gradient that is not finite, before it reaches the weights.
 
-    With several ranks one of them may find it alone. Its error ends the others: see `launching`.
+    What one of several ranks finds all know, and the first one says it: it has the guard and the evidence.
     """
 
     def training_step(
@@ -39,7 +40,7 @@ class FiniteTrainer(Trainer):
     ) -> torch.Tensor:
         """As the trainer's own; raises `RunFailed` on a loss that is not finite."""
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
-        self._require_finite("loss", loss.item())
+        self._require_finite("loss", ranks.worst(loss.item()))
         return loss
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
@@ -48,6 +49,9 @@ class FiniteTrainer(Trainer):
         return norm
 
     def _require_finite(self, name: str, value: float) -> None:
+        """Raise `RunFailed` on a `value`, the same in all ranks, that is not finite."""
+        if not math.isfinite(value):
+            ranks.leave_to_first()
         require_finite(name, value, self.state.global_step + 1, Path(str(self.args.output_dir)))
 
 

@@ -57,7 +57,7 @@ class Stepping(FiniteTrainer, Proved):
         self._merge(began, tokens)
         self._share_mismatch(sum(tokens))
         self._step += 1
-        self._require_finite("loss", loss.item())
+        self._require_finite("loss", ranks.worst(loss.item()))
         self.prove()
         return loss
 

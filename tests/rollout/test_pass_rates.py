@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,13 @@ from pydantic import ValidationError
 
 from r1pipe import jsonl
 from r1pipe.measure.samples import SampleRow
+from r1pipe.rollout import Rollout, Sampling
 from r1pipe.rollout.asking import Question
 from r1pipe.rollout.pass_rates import PassRate, Rate, Rates, key_of
 from r1pipe.tasks import Item, Task
+from r1pipe.train import prompts
 from r1pipe.verify.verdict import Mark, Verdict
+from tests.tiny_model import workplace
 
 
 class Scripted(Task):
@@ -132,6 +136,49 @@ def test_half_a_line_is_measured_again(tmp_path: Path) -> None:
     assert list(again.measure(questions, model, batch=2)) == [(3, 3)]
     assert model.asked == [[("c", 0), ("c", 1)]]
     assert again.rows() == whole.rows()
+
+
+def test_what_two_processes_measured_all_know_alike(tmp_path: Path) -> None:
+    """Whichever journal is a process's own, the last one by name counts."""
+    bounds = PassRate(samples=2)
+    zero, one = tmp_path / "pass-rates.0.jsonl", tmp_path / "pass-rates.1.jsonl"
+    list(Rates(zero, bounds).measure([question("a")], Model({"a": "ff"}), batch=2))
+    list(Rates(one, bounds).measure([question("a")], Model({"a": "pf"}), batch=2))
+    known = [Rates(own, bounds, [other]).rows() for own, other in ((zero, one), (one, zero))]
+    assert known[0] == known[1] and [row["passed"] for row in known[0]] == [1]
+
+
+def test_two_ranks_measure_no_prompt_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts that come again, at places of both ranks: each is asked by one rank alone."""
+    asked: list[list[int]] = []
+
+    class Noting:
+        def generate(self, given: list[list[int]], sampling: Sampling, *, seeds: list[int]) -> list[Rollout]:
+            asked.append([ids[0] for ids in given])
+            return [Rollout([1], "stop") for _ in given]
+
+        def rest(self) -> None: ...
+
+    monkeypatch.setattr(prompts.ranks, "count", lambda: 2)
+    monkeypatch.setattr(prompts, "decode_completions", lambda tokenizer, ids: [""] * len(ids))
+    monkeypatch.setattr(
+        prompts,
+        "judged_rows",
+        lambda batch: Model(dict.fromkeys("abc", "p"))([(each, sample) for each, sample, _ in batch]),
+    )
+    questions = [Question(TASK, Item(name, "q", "a"), "q", [ord(name)]) for name in "abcabc"]
+    work, _ = workplace(tmp_path / "zero")
+    for rank in (0, 1):
+        prompts.measure_pass_rates(
+            PassRate(samples=1),
+            questions,
+            Noting(),  # type: ignore[arg-type]
+            None,  # type: ignore[arg-type]
+            Sampling(4),
+            replace(work, rank=rank),
+            batch=8,
+        )
+    assert asked == [[ord("a"), ord("c")], [ord("b")]]
 
 
 outcomes = st.lists(st.text("pfu", min_size=3, max_size=3), min_size=1, max_size=12)

@@ -96,9 +96,17 @@ def test_options_by_trls_names() -> None:
     assert {name: options[name] for name in told} == told
     assert "sync_ref_model" not in options
     settings = rl._settings(
-        config(mismatch="token_mask", mismatch_bound=3, dynamic_sampling=2), None, overlap=False
+        config(mismatch="token_mask", mismatch_bound=3, dynamic_sampling=2), None, waits=False
     )
     assert (settings.mismatch, settings.mismatch_bound, settings.dynamic_sampling) == ("token_mask", 3, 2)
+
+
+def test_what_is_judged_in_batches_of_chance() -> None:
+    """Judging that waits overlaps with generation, but where a preference model scores whole batches."""
+    preference = config(rewards={"preference": 1.0}, preference_model="org/judge")
+    assert rl._settings(config(), None, waits=True).overlap
+    assert not rl._settings(config(), None, waits=False).overlap
+    assert not rl._settings(preference, None, waits=True).overlap
 
 
 @pytest.mark.parametrize(

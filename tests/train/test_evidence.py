@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from r1pipe import jsonl
 from r1pipe.errors import RunFailed
 from r1pipe.stage import Work
 from r1pipe.train import checkpoints
-from r1pipe.train.evidence import CollapseGuard, rollbacks
+from r1pipe.train.evidence import CollapseGuard, finish_rollback, rollbacks
 from r1pipe.train.guard import GuardConfig
 from tests.tiny_model import workplace
 
@@ -121,6 +122,45 @@ def test_going_back(tmp_path: Path) -> None:
     assert "gone back as often as `guard.rollbacks` = 1 allows" in again and rollbacks(work.dir) == 1
     newest = checkpoints.latest(work.dir / "trainer")
     assert newest is not None and newest.name == "checkpoint-18"
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        pytest.param(jsonl.Journal, "append", id="before it is counted"),
+        pytest.param(checkpoints, "go_back", id="before anything is moved"),
+        pytest.param(Path, "replace", id="before the first is moved"),
+        pytest.param(Path, "unlink", id="when all is moved"),
+    ],
+)
+def test_a_kill_while_going_back(
+    module: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it comes the next start counts the rollback once, and goes on from the good checkpoint."""
+    work, _ = workplace(tmp_path / "zero")
+    for step in (2, 4):
+        checkpoint(work, step)
+    checkpoints.keep(work.dir / "trainer" / "checkpoint-2", work.dir / "good")
+    checkpoint(work, 6)
+    collapse_guard = CollapseGuard(GuardConfig(rollback=True), work, lambda: COMPLETIONS)
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(module, name, killed)
+        collapse_guard.see({"step": 7, "loss": float("nan")})
+    for _ in range(2):
+        finish_rollback(work.dir)
+        assert [path.name for path in sorted((work.dir / "trainer").glob("*"))] == ["checkpoint-2"]
+        assert sorted(path.name for path in (work.dir / "evidence" / "step-7").glob("checkpoint-*")) == [
+            "checkpoint-4",
+            "checkpoint-6",
+        ]
+        assert rollbacks(work.dir) == 1
+    checkpoint(work, 4)
+    finish_rollback(work.dir)
+    assert (work.dir / "trainer" / "checkpoint-4").is_dir(), "what is trained afterwards stays"
 
 
 def test_going_back_twice_from_one_step(tmp_path: Path) -> None:

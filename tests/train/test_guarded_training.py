@@ -2,6 +2,7 @@
 change nothing."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from trl import GRPOTrainer
 from r1pipe.errors import Interrupted, RunFailed
 from r1pipe.rollout import Finished, Rollout, Sampling
 from r1pipe.rollout.local import TransformersEngine
-from r1pipe.train import checkpoints, grpo, models
+from r1pipe.train import checkpoints, grpo, models, ranks
 from r1pipe.train.evidence import rollbacks
 from r1pipe.train.grpo import Judgement, Prompt, Settings
 from r1pipe.train.guard import GuardConfig
@@ -270,6 +271,13 @@ def test_a_collapse_stops_the_training(ending: Path, tmp_path: Path) -> None:
     assert newest is not None and checkpoints.step_of(newest) == step - 1
 
 
+def test_a_mismatch_by_design_is_no_alarm(ending: Path, tmp_path: Path) -> None:
+    """What top_p leaves out makes engine and trainer differ by far more than the bound, in every row."""
+    guard = GuardConfig(proofs=False, window=4, reward=0, entropy=0, length=0, repetition=0, mismatch=0.05)
+    _, ear = train(ending, tmp_path / "run", guard, steps=4, top_p=0.2, learning_rate=1e-6)
+    assert len(ear.rows) == 4 and min(row["mismatch"] for row in ear.rows) > 0.05
+
+
 def test_a_policy_that_writes_one_thing_is_seen(ending: Path, tmp_path: Path) -> None:
     """From step 5 on all completions of a group are one, which is drawn with certainty and has no advantage,
     so the step says nothing of its entropy; the alarm is that of all that is drawn."""
@@ -318,6 +326,22 @@ def test_going_back_draws_others(ending: Path, tmp_path: Path) -> None:
     assert not all(torch.equal(whole[name], never[name]) for name in whole)
 
 
+def test_a_training_that_was_killed_while_going_back(
+    ending: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was moved yet: the next run counts the rollback, and goes on from the good step."""
+    back = GUARD.model_copy(update={"rollback": True})
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(checkpoints, "go_back", killed)
+        train(ending, tmp_path / "run", back, steps=12, tamper=collapsing(6))
+    _, ear = train(ending, tmp_path / "run", back, steps=12, stop_after=8)
+    assert [(row["step"], row["rollbacks"]) for row in ear.rows] == [(7, 1), (8, 1)]
+
+
 def test_a_number_that_is_not_finite_leaves_evidence(ending: Path, tmp_path: Path) -> None:
     """The step is not taken, and what was generated for it is kept."""
     with pytest.raises(RunFailed, match=r"became nan at step 2.*learning_rate"):
@@ -325,3 +349,13 @@ def test_a_number_that_is_not_finite_leaves_evidence(ending: Path, tmp_path: Pat
     folder = tmp_path / "run" / "evidence" / "step-2"
     assert json.loads((folder / "alarm.json").read_text())["kind"] == "not finite"
     assert (folder / "completions.jsonl").exists()
+
+
+def test_a_loss_that_is_not_finite_on_another_rank(
+    ending: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first rank's own is: it stops and saves the evidence all the same."""
+    monkeypatch.setattr(ranks, "worst", lambda loss: math.nan)
+    with pytest.raises(RunFailed, match="The loss became nan at step 1"):
+        train(ending, tmp_path / "run", GUARD)
+    assert (tmp_path / "run" / "evidence" / "step-1" / "completions.jsonl").exists()

@@ -179,6 +179,15 @@ def test_one_rank_ends_all(fails: str, kind: type[Exception], message: str, tmp_
 
 
 @pytest.mark.slow
+def test_the_first_rank_says_what_another_found(tmp_path: Path):
+    """The second rank's loss is no number: it waits while the first saves the evidence, and none hangs."""
+    with pytest.raises(RunFailed, match=r"^The loss became nan at step 5, .* run again$"):
+        alone(tmp_path / "two", processes=2, fails="nan", wait_minutes=10)
+    assert json.loads((tmp_path / "two" / "evidence.json").read_text()) == {"value": "nan"}
+    assert ranks_of(tmp_path) == []
+
+
+@pytest.mark.slow
 def test_a_rank_waits_no_longer_than_it_was_told(tmp_path: Path):
     """The second takes two minutes and the first has 12 seconds for it: all end, and the field is named."""
     with pytest.raises(RunFailed, match=r"waited 0\.2 minutes for another one.* set `wait_minutes` higher"):

@@ -295,6 +295,21 @@ def test_an_eos_that_the_loss_leaves_out() -> None:
     take(step(eos_learnt=False), micro(), kept)
 
 
+def test_a_ratio_outside_the_clip_needs_no_gradient() -> None:
+    """By token the EOS itself is off, by 0.5; by sequence the first completion's four tokens, by 0.125.
+
+    Within the clip an EOS that is left out is still found.
+    """
+    kept, old = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]]), LOGPS.clone()
+    old[0, 3] += 0.5
+    given = micro(old_per_token_logps=old)
+    take(step(exact=False, clip=0.2), given, kept)
+    take(step(exact=False, clip=4e-4, by_sequence=True), given, kept)
+    for clip, by_sequence in ((10.0, False), (0.3, True)):
+        with pytest.raises(RunFailed, match=r"in 1 of 2 completions that ended .* the EOS is not learnt"):
+            take(step(exact=False, clip=clip, by_sequence=by_sequence), given, kept)
+
+
 def test_no_advantage_needs_no_gradient() -> None:
     """A group of equal rewards teaches nothing, its EOS neither; a weight of 0 on the last token is the
     same."""
