@@ -64,7 +64,11 @@ class WorkCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the clocks; after a resume the metrics of steps that will be done again are cut."""
+        """Start the clocks; after a resume the metrics of steps that will be done again are cut.
+
+        A checkpoint brings the intervals it was written under, which would count in place of those of `args`.
+        """
+        state.compute_steps(args, state.max_steps)
         self._began = self._logged = time.perf_counter()
         self._first = state.global_step
         self.recall(state.global_step)

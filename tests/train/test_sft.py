@@ -89,6 +89,15 @@ def test_interrupted_is_uninterrupted(tiny: Path, tmp_path: Path) -> None:
     )
 
 
+def test_a_resumed_training_has_the_intervals_of_now(tiny: Path, tmp_path: Path) -> None:
+    """Stopped under a checkpoint every 2 steps and a row at each; from there on it is every 3, for both."""
+    train(tiny, tmp_path / "run", stop_after=2)
+    _, ear, _ = train(tiny, tmp_path / "run", save_steps=3, logging_steps=3)
+    assert [row["step"] for row in ear.rows] == [3, 6, 8]
+    kept = sorted(path.name for path in (tmp_path / "run" / "trainer").glob("checkpoint-*"))
+    assert kept == ["checkpoint-6", "checkpoint-8"]
+
+
 def test_the_last_row_is_the_last_step(tiny: Path, tmp_path: Path) -> None:
     """Eight steps logged every three: steps 3, 6 and 8, and the epochs count up to the 1.5 that were asked
     for."""
