@@ -56,6 +56,13 @@ _TRL_NAMES: Final = {
     "vllm_importance_sampling_correction": "mismatch",
     "vllm_importance_sampling_mode": "mismatch",
     "vllm_importance_sampling_clip_max": "mismatch_bound",
+    "vllm_importance_sampling_cap": "mismatch_bound",
+    "vllm_gpu_memory_utilization": "engine.memory",
+    "vllm_tensor_parallel_size": "engine.tensor_parallel",
+    "vllm_enable_sleep_mode": "engine.sleep",
+    "vllm_max_model_length": "max_new_tokens",
+    "vllm_server_base_url": "engine.url",
+    "vllm_server_timeout": "engine.timeout",
     "save_steps": "save_every",
     "logging_steps": "log_every",
 }
