@@ -210,6 +210,11 @@ class Config(ParallelConfig):
             )
         if self.loss_type == "luspo" and self.ratio != "sequence":
             raise ValueError("loss_type luspo has one ratio for a whole completion; set ratio: sequence")
+        if self.loss_type == "vespo" and self.mismatch.startswith("sequence"):
+            raise ValueError(
+                "loss_type vespo makes one ratio for a whole completion of those of its tokens; "
+                "set mismatch: token_truncate or token_mask"
+            )
         if self.reference_every is not None and self.kl == 0:
             raise ValueError(
                 f"reference_every = {self.reference_every} has no use with kl: 0, which has no reference; "

@@ -132,6 +132,7 @@ def test_options_that_would_do_nothing_are_refused() -> None:
         ({"loss_type": "cispo"}, "cispo bounds the ratio itself by clip_high.*set clip_high: 5"),
         ({"loss_type": "cispo", "clip_high": 0.28}, "which has to be 1 or more"),
         ({"loss_type": "luspo"}, "one ratio for a whole completion; set ratio: sequence"),
+        ({"loss_type": "vespo", "mismatch": "sequence_mask"}, "set mismatch: token_truncate or token_mask"),
         ({"reference_every": 400}, "reference_every = 400 has no use with kl: 0.*or reference_every: null"),
         ({"preset": "paper", "kl": 0}, "reference_every = 400 has no use with kl: 0"),
         ({"max_new_tokens": {4: 64}}, "a schedule begins with step 0"),
