@@ -183,7 +183,7 @@ class Config(ParallelConfig):
     save_every: Annotated[int, Field(ge=1), NEUTRAL] = 10
     """Steps between checkpoints that a stopped stage goes on from."""
     log_every: Annotated[int, Field(ge=1), NEUTRAL] = 1
-    """Steps between rows of metrics."""
+    """Steps between rows of metrics; a checkpoint has one too, and Ctrl-C waits for one."""
     guard: Annotated[GuardConfig, NEUTRAL] = GuardConfig()
     """When a policy that comes apart is stopped, and whether the first step is proved."""
     trainer: dict[str, Any] = Field(default={})
