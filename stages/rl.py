@@ -91,7 +91,7 @@ that of the first RL stage of R1, R1-Zero's is not told."""
 
 
 class Config(ParallelConfig):
-    """What the `rl` stage reads from a recipe. One optimiser step learns from one fresh rollout."""
+    """What the `rl` stage reads from a recipe. `minibatches` optimiser steps learn from one fresh rollout."""
 
     makes: ClassVar = "checkpoint"
 
