@@ -72,7 +72,7 @@ class Config(StageConfig):
     save_every: Annotated[int, Field(ge=1), NEUTRAL] = 500
     """Steps between checkpoints that a stopped stage goes on from."""
     log_every: Annotated[int, Field(ge=1), NEUTRAL] = 200
-    """Steps between rows of metrics."""
+    """Steps between rows of metrics; a checkpoint has one too, and Ctrl-C waits for one."""
     trainer: dict[str, Any] = Field(default={})
     """Further options of transformers' TrainingArguments, by their names there."""
 

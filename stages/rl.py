@@ -56,6 +56,13 @@ _TRL_NAMES: Final = {
     "vllm_importance_sampling_correction": "mismatch",
     "vllm_importance_sampling_mode": "mismatch",
     "vllm_importance_sampling_clip_max": "mismatch_bound",
+    "vllm_importance_sampling_cap": "mismatch_bound",
+    "vllm_gpu_memory_utilization": "engine.memory",
+    "vllm_tensor_parallel_size": "engine.tensor_parallel",
+    "vllm_enable_sleep_mode": "engine.sleep",
+    "vllm_max_model_length": "max_new_tokens",
+    "vllm_server_base_url": "engine.url",
+    "vllm_server_timeout": "engine.timeout",
     "save_steps": "save_every",
     "logging_steps": "log_every",
 }
@@ -84,7 +91,7 @@ that of the first RL stage of R1, R1-Zero's is not told."""
 
 
 class Config(ParallelConfig):
-    """What the `rl` stage reads from a recipe. One optimiser step learns from one fresh rollout."""
+    """What the `rl` stage reads from a recipe. `minibatches` optimiser steps learn from one fresh rollout."""
 
     makes: ClassVar = "checkpoint"
 
@@ -176,7 +183,7 @@ class Config(ParallelConfig):
     save_every: Annotated[int, Field(ge=1), NEUTRAL] = 10
     """Steps between checkpoints that a stopped stage goes on from."""
     log_every: Annotated[int, Field(ge=1), NEUTRAL] = 1
-    """Steps between rows of metrics."""
+    """Steps between rows of metrics; a checkpoint has one too, and Ctrl-C waits for one."""
     guard: Annotated[GuardConfig, NEUTRAL] = GuardConfig()
     """When a policy that comes apart is stopped, and whether the first step is proved."""
     trainer: dict[str, Any] = Field(default={})
@@ -203,6 +210,11 @@ class Config(ParallelConfig):
             )
         if self.loss_type == "luspo" and self.ratio != "sequence":
             raise ValueError("loss_type luspo has one ratio for a whole completion; set ratio: sequence")
+        if self.loss_type == "vespo" and self.mismatch.startswith("sequence"):
+            raise ValueError(
+                "loss_type vespo makes one ratio for a whole completion of those of its tokens; "
+                "set mismatch: token_truncate or token_mask"
+            )
         if self.reference_every is not None and self.kl == 0:
             raise ValueError(
                 f"reference_every = {self.reference_every} has no use with kl: 0, which has no reference; "

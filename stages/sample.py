@@ -146,7 +146,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
             accepted = harvest.add(made)
             undecided.update(reasons_of(made))
             tokens += batch.tokens
-            if batch.written is not None:
+            if batch.fresh:
                 work.log(_log_row(batch, accepted, harvest))
             work.progress(batch.done, batch.total, "completions")
             if harvest.full():
@@ -227,6 +227,8 @@ class Batch:
     """What it took, judging included."""
     written: Written | None
     """None for one that the journal held whole."""
+    fresh: bool
+    """Whether its row of metrics is still to be written."""
 
     @property
     def tokens(self) -> int:
@@ -247,25 +249,35 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         with jsonl.Journal(self._work.dir / JOURNAL) as journal:
             answers = Answers(journal, _key)
-            going_on = False
+            logged, going_on = _logged(self._work.metrics), False
             starts = range(0, len(self._pairs), self._size)
             for step, start in enumerate(starts, 1):
                 pairs = self._pairs[start : start + self._size]
                 begun, written = time.monotonic(), None
                 keys = [(question.item.id, sample) for question, sample in pairs]
                 known = {place for place, key in enumerate(keys) if key in answers}
-                if len(known) < len(pairs):
+                whole = len(known) == len(pairs)
+                if not whole:
                     self._work.pause_point()
-                    if not going_on:
-                        self._work.rewind(step - 1)
-                        going_on = True
+                if not going_on and not (whole and step in logged):
+                    self._work.rewind(step - 1)
+                    going_on = True
+                if not whole:
                     seeds = [seed_of(self._work.seed, *pair) for pair in pairs]
                     written = self._writer.write(pairs, self._sampling, seeds, answers.add, known)
                 seconds = time.monotonic() - begun
                 made = cast(list[SampleRow], [answers[key] for key in keys])
                 rows = [(question, row) for (question, _), row in zip(pairs, made, strict=True)]
                 done = start + len(pairs)
-                yield Batch(step, len(starts), rows, done, len(self._pairs), seconds, written)
+                yield Batch(step, len(starts), rows, done, len(self._pairs), seconds, written, going_on)
+
+
+def _logged(metrics: Path) -> set[int]:
+    """The steps that have a row of metrics."""
+    if not metrics.exists():
+        return set()
+    with jsonl.Journal(metrics) as journal:
+        return {row["step"] for row in journal.rows()}
 
 
 def seed_of(seed: int, question: Question, sample: int) -> int:

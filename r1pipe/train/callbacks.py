@@ -64,7 +64,11 @@ class WorkCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the clocks; after a resume the metrics of steps that will be done again are cut."""
+        """Start the clocks; after a resume the metrics of steps that will be done again are cut.
+
+        A checkpoint brings the intervals it was written under, which would count in place of those of `args`.
+        """
+        state.compute_steps(args, state.max_steps)
         self._began = self._logged = time.perf_counter()
         self._first = state.global_step
         self.recall(state.global_step)
@@ -83,15 +87,18 @@ class WorkCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Report progress, see that the last step is logged, and stop where a resume is exact."""
+        """Report progress, see that the last step is logged, and stop where a resume is exact.
+
+        No checkpoint holds what a row is the mean of, so every one has a row, and a stop waits for one.
+        """
         self.work.progress(state.global_step, state.max_steps, "steps")
         unfinished = state.global_step < state.max_steps
-        control.should_log = control.should_log or not unfinished
-        resumable = unfinished and state.global_step % self.boundary == 0
-        if resumable and ranks.agreed(self.work.stopping()):
-            self.stopped = control.should_save = control.should_training_stop = True
         if unfinished and state.global_step == self.until:
             control.should_save = control.should_training_stop = True
+        control.should_log = control.should_log or control.should_save or not unfinished
+        resumable = unfinished and control.should_log and state.global_step % self.boundary == 0
+        if resumable and ranks.agreed(self.work.stopping()):
+            self.stopped = control.should_save = control.should_training_stop = True
 
     def on_log(
         self,

@@ -28,6 +28,11 @@ OWNED = {
     "min_p": "r1pipe's engine has no such option",
     "repetition_penalty": "r1pipe's engine has no such option",
     "generation_kwargs": "set `temperature` on the stage, or trainer.top_p and trainer.top_k",
+    "cache_implementation": "r1pipe's engine has a cache of its own; set `engine`",
+    "use_transformers_continuous_batching": "r1pipe's engine drops finished rows; set `engine`",
+    "use_transformers_paged": "r1pipe's engine drops finished rows; set `engine`",
+    "transformers_continuous_batching_config": "r1pipe's engine drops finished rows; set `engine`",
+    "vllm_importance_sampling_clip_min": "the ratio has no lower bound; `mismatch_bound` is the upper one",
 }
 """TrainingArguments that are not a recipe's to set, and why."""
 
@@ -50,6 +55,8 @@ def check_trainer(
             wrong.append(f"trainer.{key}: set `{renamed[key]}` on the stage instead")
         elif key in OWNED:
             wrong.append(f"trainer.{key} cannot be set: {OWNED[key]}")
+        elif key in known and key.startswith("vllm_"):
+            wrong.append(f"trainer.{key}: set `engine` on the stage instead, whose fields vLLM's options are")
         elif key not in known:
             wrong.append(
                 f"trainer.{key}: {config_class.__name__} has no such option{_hint(key, known, renamed)}"

@@ -200,6 +200,7 @@ class Stepping(FiniteTrainer, Proved):
     def _correct(self, logps: torch.Tensor) -> None:
         """Weight this micro-batch's advantages by trainer / engine; TRL reads them after this pass.
 
+        VESPO's own weight is a function of the ratio to what was sampled from, so TRL is given the ratio.
         The trainer's side is the policy that the completions were drawn from: the old one, which where there
         has been no update since is the present one, `logps` [rows, tokens].
         """
@@ -212,7 +213,9 @@ class Stepping(FiniteTrainer, Proved):
             self.settings.mismatch,
             self.settings.mismatch_bound,
         )
-        if found.weights is not None:
+        if found.weights is not None and self.loss_type == "vespo":
+            micro["importance_sampling_ratio"] = found.weights
+        elif found.weights is not None:
             micro["advantages"] = micro["advantages"][:, None] * found.weights
         self._log_ratio(found)
 

@@ -69,7 +69,7 @@ class SupervisedConfig(ParallelConfig):
     save_every: Annotated[int, Field(ge=1), NEUTRAL] = 50
     """Steps between checkpoints that a stopped stage goes on from."""
     log_every: Annotated[int, Field(ge=1), NEUTRAL] = 5
-    """Steps between rows of metrics."""
+    """Steps between rows of metrics; a checkpoint has one too, and Ctrl-C waits for one."""
     trainer: dict[str, Any] = Field(default={})
     """Further options of TRL's SFTConfig, by their names there."""
 

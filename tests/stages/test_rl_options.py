@@ -4,6 +4,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -109,12 +110,37 @@ def test_what_is_judged_in_batches_of_chance() -> None:
     assert not rl._settings(preference, None, waits=True).overlap
 
 
+def test_options_that_would_do_nothing_are_refused() -> None:
+    """Rollouts come from r1pipe's engines: TRL's options are refused with what takes their place."""
+    from trl import GRPOConfig
+
+    theirs = [field.name for field in fields(GRPOConfig) if field.name.startswith("vllm_")]
+    others = ["cache_implementation", "use_transformers_continuous_batching"]
+    said = rl.check(config(engine="transformers", trainer=dict.fromkeys([*theirs, *others]))).wrong
+    assert [each.partition(":")[0].split()[0] for each in said] == [
+        f"trainer.{name}" for name in [*theirs, *others]
+    ]
+    told = {each.partition(":")[0]: each.partition(": ")[2] for each in said}
+    expected = {
+        "vllm_mode": "set `engine` on the stage instead, whose fields vLLM's options are",
+        "vllm_server_host": "set `engine` on the stage instead, whose fields vLLM's options are",
+        "vllm_server_base_url": "set `engine.url` on the stage instead",
+        "vllm_gpu_memory_utilization": "set `engine.memory` on the stage instead",
+        "vllm_importance_sampling_cap": "set `mismatch_bound` on the stage instead",
+        "vllm_importance_sampling_clip_min cannot be set": "the ratio has no lower bound; "
+        "`mismatch_bound` is the upper one",
+        "cache_implementation cannot be set": "r1pipe's engine has a cache of its own; set `engine`",
+    }
+    assert {name: told[f"trainer.{name}"] for name in expected} == expected
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"loss_type": "cispo"}, "cispo bounds the ratio itself by clip_high.*set clip_high: 5"),
         ({"loss_type": "cispo", "clip_high": 0.28}, "which has to be 1 or more"),
         ({"loss_type": "luspo"}, "one ratio for a whole completion; set ratio: sequence"),
+        ({"loss_type": "vespo", "mismatch": "sequence_mask"}, "set mismatch: token_truncate or token_mask"),
         ({"reference_every": 400}, "reference_every = 400 has no use with kl: 0.*or reference_every: null"),
         ({"preset": "paper", "kl": 0}, "reference_every = 400 has no use with kl: 0"),
         ({"max_new_tokens": {4: 64}}, "a schedule begins with step 0"),

@@ -246,6 +246,28 @@ def test_a_crash_between_batches_changes_nothing(
     assert published(tmp_path / "one") == undisturbed(tiny, tmp_path / "two")
 
 
+def test_a_kill_before_a_batch_is_logged_loses_no_row(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed when the second batch is whole in the journal and has no row of metrics: it gets one."""
+    work, _ = workplace(tmp_path / "one")
+    log = work.log
+
+    def killed(row: dict[str, Any]) -> None:
+        if row["step"] == 2:
+            raise KeyboardInterrupt
+        log(row)
+
+    monkeypatch.setattr(type(work), "log", lambda _, row: killed(row))
+    with pytest.raises(KeyboardInterrupt):
+        sample.run(config(**RANDOM), inputs(model=tiny), work)
+    monkeypatch.undo()
+    assert len(list(jsonl.iter_rows(tmp_path / "one" / sample.JOURNAL))) == 8
+    _, ear = run(tiny, tmp_path / "one", **RANDOM)
+    assert [(row["step"], row["generated"]) for row in ear.rows] == [(2, 8), (3, 12)]
+    assert [row["step"] for row in jsonl.iter_rows(tmp_path / "one.jsonl")] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_crash_within_a_batch_loses_nothing_whole(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exact: bool

@@ -108,7 +108,7 @@ def test_gpus_are_set_for_every_training():
     assert everywhere(recipe, None, None) == []
 
 
-def test_what_the_machine_lacking(monkeypatch: pytest.MonkeyPatch):
+def test_what_the_machine_lacks(monkeypatch: pytest.MonkeyPatch):
     """DeepSpeed that is not installed, and GPUs that are not there; each with its way out."""
     monkeypatch.setattr("r1pipe.parallel.find_spec", lambda name: None)
     monkeypatch.setattr("r1pipe.machine.gpus", lambda: 2)

@@ -303,6 +303,30 @@ def test_each_token_is_weighted(corrected: tuple[str, Recording], talker: Path) 
             torch.testing.assert_close(moved.double(), parameter.grad, rtol=1e-3, atol=2e-5)
 
 
+def test_vespo_weighs_by_the_ratio_to_the_engine(talker: Path, tmp_path: Path) -> None:
+    """φ(W) A log π, W being the product of new / old and of old / engine, the latter cut off: nothing is
+    weighted besides."""
+    settings = grpo.Settings(bounds=Bounds(3, 60), mismatch_bound=1.05)
+    options = {"max_steps": 2, "steps_per_generation": 2, "learning_rate": 0.1, "loss_type": "vespo"}
+    recording = record(
+        talker, tmp_path / "run", settings=settings, engine=lambda inner: Off(inner, scale=0.1), **options
+    )
+    old = policy_of(talker, recording.steps[0].weights)
+    tokens = sum(len(drawn.rollout.token_ids) for drawn in recording.generated) / 2
+    for step, row in zip(recording.steps, recording.rows, strict=True):
+        policy, value = policy_of(talker, step.weights), 0.0
+        for drawn, advantage in zip(step.drawn, step.rows["advantages"].tolist(), strict=True):
+            with torch.no_grad():
+                new, before = logps(policy, drawn), logps(old, drawn)
+            engine = (before - torch.tensor(drawn.rollout.logprobs)).exp().clamp(max=1.05)
+            whole = (new - before).sum().exp() * engine.prod()
+            k, rate = (2, 3) if advantage >= 0 else (3, 2)
+            phi = whole**k * (rate * (1 - whole)).exp()
+            value -= (phi * advantage * new).sum().item() / tokens
+        assert row["mismatch_cut"] > 0.1
+        assert row["loss"] == pytest.approx(value, rel=1e-4)
+
+
 def test_none_changes_nothing(talker: Path, tmp_path: Path) -> None:
     """`mismatch: none` and an engine that is off: the weights of a training with one that is exact, and the
     mismatch is told all the same. So does any correction of an engine that says it is not exact but is."""

@@ -11,7 +11,7 @@ import torch
 from r1pipe.errors import Interrupted
 from r1pipe.train import models, sft
 from r1pipe.train.examples import Example
-from tests.tiny_model import Ear, difference, workplace
+from tests.tiny_model import Ear, difference, timeless, workplace
 
 Weights = dict[str, torch.Tensor]
 
@@ -89,10 +89,31 @@ def test_interrupted_is_uninterrupted(tiny: Path, tmp_path: Path) -> None:
     )
 
 
+def test_a_resumed_training_has_the_intervals_of_now(tiny: Path, tmp_path: Path) -> None:
+    """Stopped under a checkpoint every 2 steps and a row at each; from there on it is every 3, for both."""
+    train(tiny, tmp_path / "run", stop_after=2)
+    _, ear, _ = train(tiny, tmp_path / "run", save_steps=3, logging_steps=3)
+    assert [row["step"] for row in ear.rows] == [3, 6, 8]
+    kept = sorted(path.name for path in (tmp_path / "run" / "trainer").glob("checkpoint-*"))
+    assert kept == ["checkpoint-6", "checkpoint-8"]
+
+
+def test_a_stop_within_a_row_changes_no_row(tiny: Path, tmp_path: Path) -> None:
+    """Eight steps, a row every five and a checkpoint, which has a row too, every three: asked to stop after
+    the fourth, it does so after the fifth, and all rows are what they are undisturbed."""
+    options = {"logging_steps": 5, "save_steps": 3}
+    _, ear, _ = train(tiny, tmp_path / "whole", **options)
+    _, first, _ = train(tiny, tmp_path / "parts", stop_after=4, **options)
+    _, second, _ = train(tiny, tmp_path / "parts", **options)
+    assert [row["step"] for row in first.rows] == [3, 5]
+    assert [row["step"] for row in second.rows] == [6, 8]
+    assert timeless(ear.rows) == timeless(first.rows + second.rows)
+
+
 def test_the_last_row_is_the_last_step(tiny: Path, tmp_path: Path) -> None:
     """Eight steps logged every three: steps 3, 6 and 8, and the epochs count up to the 1.5 that were asked
     for."""
-    _, ear, _ = train(tiny, tmp_path / "run", logging_steps=3)
+    _, ear, _ = train(tiny, tmp_path / "run", logging_steps=3, save_steps=6)
     assert [row["step"] for row in ear.rows] == [3, 6, 8]
     assert ear.rows[-1]["epoch"] == pytest.approx(1.5)
 
