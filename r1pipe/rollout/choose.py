@@ -58,7 +58,8 @@ def open_engine(
 
 def check_engine(spec: EngineSpec, temperatures: Iterable[float]) -> Findings:
     """Find what an engine cannot do, and what this machine lacks for it."""
-    from r1pipe.rollout.vllm_fit import check_installation, has_nvidia_gpu, unfit_temperature
+    from r1pipe.machine import has_nvidia_gpu
+    from r1pipe.rollout.vllm_fit import check_installation, unfit_temperature
 
     automatic = isinstance(spec, AutoSpec)
     if isinstance(spec, TransformersSpec) or (automatic and not has_nvidia_gpu()):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from r1pipe import machine
 from r1pipe.errors import RunFailed, UsageError
 from r1pipe.rollout import Sampling, endpoint, vllm_fit
 from r1pipe.rollout.choose import check_engine, open_engine
@@ -112,7 +113,7 @@ def test_what_an_engine_cannot_do(
     spec: EngineSpec, gpu: bool, installed: bool, wrong: int, lacking: int, monkeypatch: pytest.MonkeyPatch
 ):
     """One of two temperatures is vLLM's business wherever it will sample, also on another machine."""
-    monkeypatch.setattr(vllm_fit, "has_nvidia_gpu", lambda: gpu)
+    monkeypatch.setattr(machine, "has_nvidia_gpu", lambda: gpu)
     monkeypatch.setattr(vllm_fit, "_installed", lambda: vllm_fit.VERSION if installed else None)
     found = check_engine(spec, [1.0, 2.5])
     assert [len(found.wrong), len(found.lacking)] == [wrong, lacking]
