@@ -20,7 +20,7 @@ from r1pipe.rollout.specs import ServerSpec
 from r1pipe.train import models, ranks
 from stages import rl
 from tests.loopback_server import Reply, Server, Trouble, serving
-from tests.stages.test_rl import SMALL
+from tests.small_rl import config
 from tests.tiny_model import inputs, workplace, write_tiny
 
 CONTEXT = 64
@@ -168,7 +168,7 @@ def test_a_policy_is_trained(server: Server, tiny: Path, tmp_path: Path):
     """Two steps of the rl stage: nothing is left of the mismatch, and nothing of the weights' folder."""
     work, ear = workplace(tmp_path / "zero")
     engine = {"name": "vllm-server", "url": server.url, "weights_dir": str(tmp_path / "weights")}
-    rl.run(rl.Config.model_validate({**SMALL, "engine": engine}), inputs(model=tiny), work)
+    rl.run(config(engine=engine), inputs(model=tiny), work)
     assert f"Engine: vllm-server, as set: {server.url} serves 'tiny' and takes over" in ear.said
     assert [row["mismatch_ratio"] for row in ear.rows] == pytest.approx([1, 1], abs=1e-5)
     assert sum("new_version" in each for each in server.done) == 3
