@@ -77,7 +77,7 @@ def family(root: int) -> Iterator[int]:
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:  # after the name in parentheses, which may hold anything, come the state and the parent
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            parent = int((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
         except OSError:  # it has just ended
             continue
         children.setdefault(parent, []).append(int(folder.name))
@@ -92,7 +92,7 @@ def cpu_seconds() -> float:
     ticks = 0
     for pid in family(os.getpid()):
         try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         except OSError:  # it has just ended
             continue
         ticks += int(fields[11]) + int(fields[12])

@@ -1,5 +1,7 @@
 """What a run took, however often it was begun."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -73,3 +75,14 @@ def test_time_that_nobody_measured_is_not_passed_over(run: Any, tmp_path: Path) 
         journal.append([{"event": "stage_started", "stage": "by hand"}])
     assert run(1) == common.Usage(0, 0, 0)
     assert run(0) == common.Usage(0, 0, 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="needs Linux's /proc")
+def test_a_family_whose_name_is_no_text() -> None:
+    """A process may call itself by any bytes."""
+    script = "open('/proc/self/comm', 'wb').write(b'\\xff(')\nprint(flush=True)\ninput()"
+    child = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with child:
+        assert child.stdout is not None and child.stdout.readline()
+        assert child.pid in common.family(os.getpid())
+        child.kill()
