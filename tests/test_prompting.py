@@ -288,7 +288,7 @@ def test_well_formed_round_trip(thinking: str, summary: str, answer: str) -> Non
 )
 def test_long_text_parses_quickly(piece: str) -> None:
     """The cost grows with the length and not with its square: 100,000 tags take well under a second."""
-    started = time.perf_counter()
+    started = time.process_time()
     parse(piece * 100_000, True)
     parse("</think>" + piece * 100_000, True)
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0

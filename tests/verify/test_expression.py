@@ -111,18 +111,18 @@ def test_agrees_with_fractions(tree: Tree) -> None:
 @given(st.one_of(st.text(), st.text(alphabet="0123456789+-*/() ", max_size=MAX_LENGTH + 10)))
 def test_any_text_ends_quickly(text: str) -> None:
     """Whatever the text, reading it ends at once, in a value or in an ExpressionError and nothing else."""
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         evaluate(text)
     except ExpressionError as error:
         assert str(error)
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
 
 
 @pytest.mark.parametrize("text", ["9*" * 199 + "9", "999999*" * 57 + "1", "(" * 399, "1/" * 199 + "1"])
 def test_longest_expressions_end_quickly(text: str) -> None:
     """The costliest texts within the bound on length take milliseconds."""
-    started = time.perf_counter()
+    started = time.process_time()
     with suppress(ExpressionError):
         evaluate(text)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
