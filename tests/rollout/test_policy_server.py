@@ -227,7 +227,9 @@ def test_a_finer_dtype_is_as_good(opening: Opening, server: Server, monkeypatch:
     monkeypatch.setattr("r1pipe.rollout.policy_server._trained_in", lambda: torch.bfloat16)
     for dtype in ("float32", "float16", "bfloat16"):
         server.settings["model_config"]["dtype"] = f"torch.{dtype}"
-        opening().close()
+        engine = opening()
+        assert engine.probe_difference is not None and engine.probe_difference < 1e-6
+        engine.close()
 
 
 TROUBLES: dict[str, tuple[Trouble, str]] = {

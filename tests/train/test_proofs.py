@@ -277,7 +277,10 @@ def test_log_probabilities_shifted_by_one_token(exact: bool) -> None:
 
 def test_cut_distributions_are_not_compared() -> None:
     """With top_p or top_k what was drawn from is not what is trained, and that is meant."""
-    take(step(whole_distribution=False), micro(sampling_per_token_logps=LOGPS + 1))
+    shifted = micro(sampling_per_token_logps=LOGPS + 1)
+    take(step(whole_distribution=False), shifted)
+    with pytest.raises(RunFailed):
+        take(step(), shifted)
 
 
 def test_a_masked_eos() -> None:
