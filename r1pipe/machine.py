@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from r1pipe.errors import RunFailed
+from r1pipe.errors import EnvironmentUnfit
 
 _PR_SET_PDEATHSIG = 1
 
@@ -81,7 +81,7 @@ def use_threads(threads: int) -> None:
 
 @contextmanager
 def full_memory_explained(ways_out: str) -> Iterator[None]:
-    """Raise `RunFailed` with the `ways_out` where torch runs out of the accelerator's memory.
+    """Raise `EnvironmentUnfit` with the `ways_out` where torch runs out of the accelerator's memory.
 
     A stage's `run` is decorated with it: the memory may be full wherever a model is opened, asked or trained.
     """
@@ -92,7 +92,7 @@ def full_memory_explained(ways_out: str) -> Iterator[None]:
         if torch is None or not isinstance(error, torch.OutOfMemoryError):
             raise
         told = (str(error).strip().splitlines() or ["out of memory"])[0]
-        raise RunFailed(f"The accelerator's memory is full: {told} {ways_out}") from error
+        raise EnvironmentUnfit(f"The accelerator's memory is full: {told} {ways_out}") from error
 
 
 def print_into(log: Path) -> None:

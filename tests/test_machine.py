@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from r1pipe import machine
-from r1pipe.errors import RunFailed
+from r1pipe.errors import EnvironmentUnfit
 
 
 @pytest.mark.parametrize(("platform", "unit"), [("linux", 1024), ("darwin", 1)])
@@ -34,7 +34,7 @@ def test_a_full_memory_is_one_message_with_the_ways_out(monkeypatch: pytest.Monk
     def work(error: RuntimeError) -> None:
         raise error
 
-    with pytest.raises(RunFailed) as caught:
+    with pytest.raises(EnvironmentUnfit) as caught:
         work(OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has ..."))
     assert str(caught.value) == (
         "The accelerator's memory is full: CUDA out of memory. Tried to allocate 2 GiB. Set `batch` lower."

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from r1pipe.errors import RunFailed
+from r1pipe.errors import EnvironmentUnfit
 from r1pipe.stage import StageConfig
 from stages import VERBS
 from tests.tiny_model import inputs, workplace
@@ -60,7 +60,7 @@ def test_a_full_memory_has_ways_out(
     work, _ = workplace(tmp_path / verb)
     monkeypatch.setattr(filled, full)
     with pytest.raises(
-        RunFailed, match=r"memory is full: CUDA out of memory\. Tried to allocate 2 GiB"
+        EnvironmentUnfit, match=r"memory is full: CUDA out of memory\. Tried to allocate 2 GiB"
     ) as raised:
         module.run(config, inputs(**given), work)
     assert option in str(raised.value)

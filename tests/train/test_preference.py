@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from r1pipe.artifact import open_checkpoint
-from r1pipe.errors import RunFailed, UsageError
+from r1pipe.errors import EnvironmentUnfit, UsageError
 from r1pipe.train.preference import PreferenceModel
 from r1pipe.train.text import open_tokenizer
 from tests.tiny_model import write_classifier, write_tiny
@@ -106,5 +106,5 @@ def test_a_full_memory_has_a_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     model = PreferenceModel(write_classifier(tmp_path / "judge"), batch=8, max_tokens=64, device=cpu)
     monkeypatch.setattr(model.model, "forward", full)
-    with pytest.raises(RunFailed, match=r"memory is full: .* Set `preference_batch` or"):
+    with pytest.raises(EnvironmentUnfit, match=r"memory is full: .* Set `preference_batch` or"):
         model(PAIRS)
