@@ -15,7 +15,7 @@ GROUPS: dict[str, set[str]] = {
     "foundation": {
         "artifact", "batches", "card", "checkpoint", "errors", "external", "fingerprint", "hints", "hub",
         "integrity", "jsonl", "machine", "manifest", "marked", "parallel", "prompting", "recipe", "reporting",
-        "shipped", "stage", "text", "watchdog",
+        "shipped", "stage", "text", "watchdog", "zstd",
     },
     "rooms": {"curate", "measure", "rewards", "rollout", "tasks", "train", "verify", "world"},
     "stages": {"stages"},
@@ -43,7 +43,13 @@ HEAVY = {
 }  # fmt: skip
 HEAVY_ROOMS = ("r1pipe.train.", "r1pipe.rollout.", "r1pipe.tasks.source", "r1pipe.world.tokenizer", "stages.")
 """Where something heavy may be imported at all; outside of train/ and rollout/ only when it is needed."""
-ON_ARRAYS = ("r1pipe.curate.words", "r1pipe.curate.near", "r1pipe.curate.contamination")
+ON_ARRAYS = {
+    f"r1pipe.curate.{name}"
+    for name in (
+        "contamination", "curation", "datacard", "ledger", "looking", "near", "picking", "reading", "table",
+        "words",
+    )
+}  # fmt: skip
 """Modules that are numpy through and through; a stage imports them when it runs."""
 
 
