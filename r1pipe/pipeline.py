@@ -249,9 +249,13 @@ class _Scheduler:
                 self._tell("stage_reused", name, artifact=str(step.artifact.path), reasons=[])
 
     def _start_child(self, name: str, step: Step) -> None:
+        anew = self._folder.holds_other_work(name, step.fingerprint)
         resumed = self._folder.begin(name, step.fingerprint)
         told = {"verb": step.verb, "fingerprint": step.fingerprint, "reasons": list(step.reasons)}
         self._tell("stage_started", name, resumed=resumed, **told)
+        if anew and not resumed:
+            text = "What was begun is of other options or inputs; it is put aside, and this begins anew."
+            self._tell("say", name, text=text)
         module, spec = self._verbs.modules[step.verb], self._recipe.stages[name]
         job = StageJob(module, spec, step, self._recipe.seed, self._folder.path)
         child = self._running[name] = Child.start(run_stage, job, name)

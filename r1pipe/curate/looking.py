@@ -126,10 +126,10 @@ def _repeated(hashes: Hashes) -> float:
 
 # --- Language
 
-_OTHER_SCRIPT: Final = re.compile(
-    r"[\u0400-\u1cff\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\ufe70-\ufeff\uff66-\uff9d]"
-)
-"""Letters that are not Latin, Greek ones aside: these are names of variables."""
+_HAN: Final = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
+_OTHER_SCRIPT: Final = re.compile(r"[\u0400-\u1cff\u3040-\u30ff\ua4d0-\ud7ff\ufe70-\ufeff\uff66-\uff9d]")
+"""Letters that are neither Latin nor Han, Greek ones aside: these are names of variables."""
+_LATIN: Final = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _MOST_FOREIGN: Final = 0.005
 _LEAST_ENGLISH: Final = 0.1
 
@@ -139,7 +139,7 @@ def single_language(at_least: float, language: Language | None) -> Look:
 
     def look(trace: Trace) -> Finding:
         thinking = trace.parts.thinking
-        if thinking is None or (language in (None, "en") and _plainly_english(trace)):
+        if thinking is None or _plainly(trace, at_least) in (language or "en", language or "zh"):
             return None
         share = consistency(f"{thinking} {trace.parts.summary}", language)
         if share is None or share >= at_least:
@@ -149,14 +149,23 @@ def single_language(at_least: float, language: Language | None) -> Look:
     return look
 
 
-def _plainly_english(trace: Trace) -> bool:
-    """Whether a look at a few hundred common words is enough to know a text is English.
+def _plainly(trace: Trace, at_least: float) -> Language | None:
+    """English or Chinese, where a look is enough to know that a text is in it.
 
     Counting all words takes ten times as long as all the rest of a row. In any language every other word is a
     common one, so a passage in another that is long enough to matter shows in the hundreds.
     """
-    if not trace.completion.isascii() and _OTHER_SCRIPT.search(trace.completion):
-        return False
+    text = trace.completion
+    if text.isascii():
+        return "en" if _plainly_english(trace) else None
+    if _OTHER_SCRIPT.search(text):
+        return None
+    if not (han := sum(map(len, _HAN.findall(text)))):
+        return "en" if _plainly_english(trace) else None
+    return "zh" if len(_LATIN.findall(text)) < (1 - at_least) / 2 * han else None
+
+
+def _plainly_english(trace: Trace) -> bool:
     hashes = trace.words.hashes
     if not len(hashes) or in_tiny_world(trace.completion[:200].split()[:-1]):
         return False

@@ -91,6 +91,27 @@ def test_mixed_languages(other: str) -> None:
     assert 0.5 < fault.evidence < 0.95
 
 
+CHINESE = "我们先把两个数加起来。然后再检查一下结果是不是对的。"
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "finding"),
+    [
+        (CHINESE * 20, None, None),
+        (CHINESE * 20, "zh", None),
+        (f"{CHINESE} \\(x^2 + 3 = 7\\) \\frac 12 " * 20, None, None),
+        (CHINESE * 20, "en", Fault("not in en", 0.0)),
+        (f"{CHINESE}{ENGLISH}" * 20, None, Fault("mixed languages", 0.511)),
+        ("テストをします。" * 20, None, None),
+        ("テストをします。" * 20, "zh", Fault("not in zh", 0.0)),
+    ],
+)
+def test_chinese(text: str, language: str | None, finding: Any) -> None:
+    """A text with formulas is in Chinese; with English sentences it is mixed; with kana it is Japanese."""
+    step = {"name": "language", "language": language}
+    assert found(step, completion=thinks(text)) == finding
+
+
 def test_signs_of_mathematics_are_no_language() -> None:
     """Greek letters and formulas stand in English text."""
     text = ENGLISH * 10 + " Let \u03b1 + \u03b2 = \u03b3, so \\(\\alpha^2 \\le \\beta\\). " * 10
