@@ -68,6 +68,8 @@ class Plan:
 class Label:
     """What was planted in a row."""
 
+    number: int
+    """The row's, from 0."""
     id: str
     kind: Kind
     of: str | None = None
@@ -105,14 +107,14 @@ def _made(plan: Plan, number: int, kind: Kind, random: Random) -> tuple[jsonl.Ro
     if kind in COPIES:
         return _copy(plan, number, kind, random)
     made = _clean(plan, number)
-    label = Label(made["id"], kind)
+    label = Label(number, made["id"], kind)
     if kind.startswith("contaminated"):
         benchmark, text = random.choice(plan.short if kind == "contaminated-short" else plan.long)
         made["problem_id"] = f"{made['problem_id']}-{number}"
         if kind == "contaminated-part":
             text = _part(text, random)
         made["question"] = made["prompt"] = text
-        label = Label(made["id"], kind, benchmark)
+        label = Label(number, made["id"], kind, benchmark)
     elif kind == "mixed":
         made["completion"] = _mixed(made["completion"], random)
     elif kind == "looping":
@@ -187,7 +189,7 @@ def _copy(plan: Plan, number: int, kind: Kind, random: Random) -> tuple[jsonl.Ro
         made["completion"] = made["completion"].replace("\n\n", " \n\n").replace(". ", ".  ")
     elif kind == "near":
         made["completion"], jaccard = _near(made["question"], made["completion"], random)
-    return made, Label(made["id"], kind, first, jaccard)
+    return made, Label(number, made["id"], kind, first, jaccard)
 
 
 def _near(asked: str, completion: str, random: Random) -> tuple[str, float]:
@@ -290,7 +292,15 @@ def write(out: Path, rows: int, seed: int, data: Path | None, processes: int) ->
         with open(out / "labels.jsonl", "wb") as file:
             for part in labels:
                 file.writelines(jsonl.dumps(label) + b"\n" for label in part)
-    return benchmark_files(out, data)
+    files = benchmark_files(out, data)
+    jsonl.write_json(out / "made.json", {"rows": rows, "seed": seed})
+    return files
+
+
+def made_rows(out: Path) -> int:
+    """How many rows there are in a folder that was written to the end."""
+    made = out / "made.json"
+    return int(jsonl.loads(made.read_bytes())["rows"]) if made.is_file() else 0
 
 
 def _write_part(plan: Plan, out: Path, first: int) -> list[Label]:

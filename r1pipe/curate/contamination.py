@@ -1,15 +1,16 @@
 """What of a benchmark's items stands in a text.
 
-An item is found by the first of three rules: the whole text says the same, which alone finds an item of
-fewer than eight words; 13 words in a row are the item's; half of the item's 8-grams are in the text. One
-size of n-grams is not enough: of MATH train, 8-grams flag one problem in twelve for phrases that every
-competition uses, and 13-grams find no problem of fewer words. An n-gram that is in more than three items of
-a benchmark is its template and counts for nothing, nor does one that the caller allows, nor 13 words that
-are made of such 8-grams alone.
+An item is found by the first of three rules: the whole text says the same, which alone finds an item of fewer
+than eight words; 13 words in a row are the item's; half of the item's 8-grams are in the text. One size of
+n-grams is not enough: of MATH train, 8-grams flag one problem in twelve for phrases that every competition
+uses, and 13-grams find no problem of fewer words.
+
+An n-gram counts for nothing if it is in more than three items of the benchmark, being its template; if 13
+words are made of such 8-grams alone; or if half of its words or more are of phrases that are allowed.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -30,6 +31,7 @@ TEXT_COLUMNS: Final = ("problem", "question", "prompt", "text")
 """Where an item's text is looked for when nobody says where."""
 ID_COLUMNS: Final = ("unique_id", "task_id", "problem_id", "id", "ID")
 
+_LEAST_WORDS: Final = 3  # of an allowed phrase
 _EVIDENCE: Final = 300  # characters of a text that are shown at most
 _FILTER_BITS: Final = (16, 27)  # the filter has 2^16 to 2^27 places: 8 KiB to 16 MiB
 
@@ -155,24 +157,29 @@ class ContaminationIndex:
         """Read the items; of those that say the same in one benchmark the first stands for all.
 
         Args:
-            allowed: texts whose n-grams count for nothing, of eight words or more each; those of the field
-                when not given.
+            allowed: phrases of three words or more that give nothing away; those of the field when not given.
             containment: the share of an item's 8-grams that flags a text.
             template_items: an n-gram in more items of one benchmark than this counts for nothing.
 
         Raises:
-            UsageError: an allowed text is too short to hold an 8-gram.
+            UsageError: an allowed phrase is shorter.
         """
         self._containment = containment
         self._items: list[Item] = []
         self._exact: dict[int, list[int]] = {}
         words = self._take(items)
-        spared = _allowed(allowed)
+        phrases = _by_length(allowed)
+        own = [_own_words(each, phrases) for each in words]
         salts = _salts([item.benchmark for item in self._items])
-        short = _without_templates([ngrams(each, SHORT) for each in words], salts, spared, template_items)
-        long = [_of_more_than_templates(each, kept) for each, kept in zip(words, short, strict=True)]
+        short = _rare(
+            [_of_own_words(*each, SHORT) for each in zip(words, own, strict=True)], salts, template_items
+        )
+        long = [
+            _of_more_than_templates(each, mine, kept)
+            for each, mine, kept in zip(words, own, short, strict=True)
+        ]
         self._short = _Postings.of(short)
-        self._long = _Postings.of(_without_templates(long, salts, spared, template_items))
+        self._long = _Postings.of(_rare(long, salts, template_items))
         self._sizes = [len(each) for each in short]
         self._shift, self._filter = _filter(self._short.grams)
 
@@ -252,42 +259,59 @@ def _longest(words: Words, places: Sequence[int], n: int) -> str:
     return shortened(words.between(first, last + n), _EVIDENCE)
 
 
-def _allowed(texts: Iterable[str]) -> Hashes:
-    """The sorted n-grams, of both sizes, that count for nothing."""
-    found: list[Hashes] = [np.empty(0, np.uint64)]
-    for text in texts:
-        words = read(text).hashes
-        if len(words) < SHORT:
+def _by_length(phrases: Iterable[str]) -> dict[int, Hashes]:
+    """The phrases as n-grams, sorted, by their numbers of words."""
+    found: dict[int, list[Hashes]] = {}
+    for phrase in phrases:
+        words = read(phrase).hashes
+        if len(words) < _LEAST_WORDS:
             raise UsageError(
-                f"The allowed text '{shortened(text, 80)}' has {len(words)} words; what is compared are "
-                f"{SHORT} words in a row. Give the phrase with the words around it."
+                f"The allowed phrase '{phrase}' has {len(words)} of the {_LEAST_WORDS} words that one needs "
+                "at least. Give more of the words that it stands among."
             )
-        found += [ngrams(words, SHORT), ngrams(words, LONG)]
-    return np.unique(np.concatenate(found))
+        found.setdefault(len(words), []).append(ngrams(words, len(words)))
+    return {length: np.unique(np.concatenate(each)) for length, each in found.items()}
 
 
-def _without_templates(grams_of: Sequence[Hashes], salts: Hashes, allowed: Hashes, most: int) -> list[Hashes]:
-    """The different n-grams of each item that are in at most so many items of its benchmark, and not
-    allowed."""
+def _own_words(words: Hashes, phrases: Mapping[int, Hashes]) -> npt.NDArray[np.bool_]:
+    """Which words of an item are of no phrase."""
+    own: npt.NDArray[np.bool_] = np.ones(len(words), bool)
+    for length, known in phrases.items():
+        for first in np.flatnonzero(among(ngrams(words, length), known)):
+            own[first : first + length] = False
+    return own
+
+
+def _of_own_words(words: Hashes, own: npt.NDArray[np.bool_], n: int) -> Hashes:
+    """The n-grams of an item that are its own by more than half."""
+    return ngrams(words, n)[_in_a_row(own, n) > n // 2]
+
+
+def _in_a_row(marks: npt.NDArray[np.bool_], n: int) -> Places:
+    """How many marks are in n places in a row, from each place: [places] -> [places - n + 1]."""
+    if len(marks) < n:
+        return np.empty(0, np.int64)
+    return np.convolve(marks.astype(np.int64), np.ones(n, np.int64), "valid")
+
+
+def _of_more_than_templates(words: Hashes, own: npt.NDArray[np.bool_], short: Hashes) -> Hashes:
+    """The 13-grams of an item that are its own, and hold at least one of the 8-grams that are left of it."""
+    if not len(short) or len(words) < LONG:
+        return words[:0]
+    left = _in_a_row(among(ngrams(words, SHORT), short), LONG - SHORT + 1) > 0
+    return ngrams(words, LONG)[left & (_in_a_row(own, LONG) > LONG // 2)]
+
+
+def _rare(grams_of: Sequence[Hashes], salts: Hashes, most: int) -> list[Hashes]:
+    """The different n-grams of each item that are in no more items of its benchmark, sorted."""
     each = [np.unique(grams) for grams in grams_of]
     if not each:
         return each
     here = np.concatenate([grams ^ salt for grams, salt in zip(each, salts, strict=True)])
     _, which, counts = np.unique(here, return_inverse=True, return_counts=True)
-    kept = counts[which] <= most
-    if len(allowed):
-        kept &= ~among(np.concatenate(each), allowed)
     cuts = np.cumsum([len(grams) for grams in each])[:-1]
-    return [grams[those] for grams, those in zip(each, np.split(kept, cuts), strict=True)]
-
-
-def _of_more_than_templates(words: Hashes, short: Hashes) -> Hashes:
-    """The 13-grams of an item that hold at least one of the 8-grams that are left of it."""
-    found = ngrams(words, LONG)
-    if not len(short) or not len(found):
-        return found[:0]
-    counts = among(ngrams(words, SHORT), np.sort(short)).astype(np.int64)
-    return found[np.convolve(counts, np.ones(LONG - SHORT + 1, np.int64), "valid") > 0]
+    kept = np.split(counts[which] <= most, cuts)
+    return [grams[those] for grams, those in zip(each, kept, strict=True)]
 
 
 def _salts(benchmarks: Sequence[str]) -> Hashes:

@@ -8,34 +8,33 @@ positive integers. Find m + n.", of MATH train 61 do.
 from itertools import product
 from typing import Final
 
-_LETTERS: Final = (("m", "n"), ("p", "q"), ("a", "b"))
-_BEFORE: Final = (
-    *("can be written in the form", "can be expressed in the form", "can be written as"),
-    *("can be expressed as", "is equal to", "is"),
-)
-_FIND: Final = ("find", "Find the value of", "compute", "What is")
-
-
-def _fractions() -> list[str]:
-    """A fraction in lowest terms whose parts are to be added, in the ways that competitions say it."""
-    return [
-        f"the probability {before} {fraction}{one} {other}, where {one} and {other} are {prime} positive "
-        f"integers. {find} {one} + {other}."
-        for (one, other), before, fraction, find, prime in product(
-            _LETTERS, _BEFORE, ("", r"\frac "), _FIND, ("relatively prime", "coprime")
-        )
-    ]
-
+_LETTERS: Final = (("m", "n"), ("p", "q"), ("a", "b"), ("r", "s"))
+_PRIME: Final = ("relatively prime", "coprime")
 
 COMPETITION: Final = (
-    *_fractions(),
-    "What is the answer? Express your answer as a common fraction in lowest terms.",
-    "What is the result? Express your answer as a decimal to the nearest whole number.",
-    "What is the result? Express your answer as a decimal to the nearest tenth.",
-    "What is the result? Express your answer as a decimal to the nearest hundredth.",
-    "What is the result? Express your answer in simplest radical form in terms of pi.",
-    "Enter your answer as a comma separated list of all the solutions in increasing order.",
-    "Enter all the solutions, separated by commas. If there are none, enter none.",
-    "Enter your answer in interval notation. Express your answer in interval notation.",
-    "Please reason step by step, and put your final answer within boxed.",
+    *(
+        f"where {one} and {other} are {prime} {kind}"
+        for (one, other), prime, kind in product(_LETTERS, _PRIME, ("positive integers", "integers"))
+    ),
+    *(
+        f"can be {said} {how} {fraction} {one} {other}"
+        for (one, other), said, how, fraction in product(
+            _LETTERS, ("written", "expressed"), ("as", "in the form"), ("", "frac")
+        )
+    ),
+    "Express your answer as a common fraction",
+    "Express your answer as a decimal to the nearest",
+    "Express your answer to the nearest",
+    "Express your answer in simplest radical form",
+    "Express your answer in terms of",
+    "Express your answer in interval notation",
+    "Enter your answer in interval notation",
+    "Enter your answer in the form",
+    "Enter your answer as",
+    "Enter all the solutions, separated by commas",
+    "Enter all solutions, separated by commas",
+    "separated by commas",
+    "What is the value of",
+    "Please reason step by step, and put your final answer within boxed",
 )
+"""Phrases that ask for an answer in some form."""

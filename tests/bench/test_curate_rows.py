@@ -95,7 +95,12 @@ def test_written_alike_by_any_number_of_processes(tmp_path: Path, monkeypatch: p
     for processes in (1, 2):
         write(tmp_path / str(processes), ROWS, 7, None, processes)
     names = sorted(path.name for path in (tmp_path / "1").iterdir())
-    assert names == ["benchmark.jsonl", "labels.jsonl", *(f"part-{number:05}.jsonl" for number in range(4))]
+    assert names == [
+        "benchmark.jsonl",
+        "labels.jsonl",
+        "made.json",
+        *(f"part-{number:05}.jsonl" for number in range(4)),
+    ]
     for name in names:
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
     rows, bad = jsonl.read_rows(tmp_path / "1")

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1pipe.curate.contamination import LONG, SHORT, ContaminationIndex, Hit, Item, read_benchmark
-from r1pipe.curate.phrases import COMPETITION
 from r1pipe.curate.words import read
 from r1pipe.errors import UsageError
 
@@ -117,22 +116,34 @@ def test_copies_in_a_benchmark_make_no_template():
 
 
 def test_allowed():
-    """A user's phrases count for nothing, of both sizes; one that is too short to do so is refused."""
+    """An n-gram needs to be an item's own by more than half; a phrase of fewer than three words is
+    refused."""
+    words = TWENTY.split()
     assert _found(f"say {TEN}", allowed=[TEN]) == []
-    assert _found(f"say {TWENTY}", allowed=[f"omega {TWENTY} omega"]) == []
+    assert _found(f"say {TWENTY}", allowed=[TEN, " ".join(words[10:])]) == []
     assert _found(TEN, allowed=[TEN]) == [("exact", "short", "ten")]
-    with pytest.raises(UsageError, match=r"'find the value of x' has 5 words.*8 words in a row"):
-        ContaminationIndex(ITEMS, allowed=["find the value of x"])
+    text, item = " ".join(words[:13]), ITEMS[2]
+    assert _found(text, item, allowed=[" ".join(words[:6])]) == [("13-gram", "long", "twenty")]
+    assert _found(text, item, allowed=[" ".join(words[:7])]) == []
+    assert _found(text, item, allowed=[" ".join(words[:4]), " ".join(words[2:7])]) == []
+    assert _found(text, item, allowed=[f"omega {' '.join(words[:7])}"]) == [("13-gram", "long", "twenty")]
+    # Of ten words half are allowed: one 8-gram is left, and it alone has to be there.
+    ten = Item("b", "1", TEN)
+    assert _found(f"say {' '.join(words[2:10])}", ten, allowed=[" ".join(words[:5])]) == [
+        ("8-gram", "b", "1")
+    ]
+    assert _found(f"say {' '.join(words[:9])}", ten, allowed=[" ".join(words[:5])]) == []
+    with pytest.raises(UsageError, match=r"'of course' has 2 of the 3 words"):
+        ContaminationIndex(ITEMS, allowed=["of course"])
 
 
 def test_phrases_of_competitions():
     """Problems that merely end as problems do are not flagged, though a benchmark ends so once."""
     ends = r"is $\frac{m}{n}$, where $m$ and $n$ are relatively prime positive integers. Find $m+n$."
-    item = Item("b", "1", f"The chance that a die shows a six three times in a row {ends}")
-    other = f"The chance that nine delegates sit down by country {ends}"
+    item = Item("b", "1", f"A die shows a six three times in a row with a chance that {ends}")
+    other = f"Nine delegates sit down by country; how often {ends}"
     assert _found(other, item) == []
     assert _found(other, item, allowed=()) == [("13-gram", "b", "1")]
-    assert all(len(read(phrase).hashes) >= SHORT for phrase in COMPETITION)
 
 
 def test_what_only_the_exact_rule_can_find():
