@@ -162,7 +162,7 @@ def _field_options(config: type[StageConfig]) -> Iterator[inspect.Parameter]:
     fields = sorted(config.model_fields.items(), key=lambda field: field[0] in StageConfig.model_fields)
     for name, info in fields:
         if name == config.listed:
-            listed = typer.Argument(metavar="IN...", help=_help(info), show_default=False)
+            listed = typer.Argument(metavar="IN", help=_help(info), show_default=False)
             yield _parameter(name, list[str], listed, inspect.Parameter.empty)
             continue
         kind, metavar = _option_type(info.annotation)
@@ -224,6 +224,8 @@ def _help(info: FieldInfo) -> str:
     default = info.get_default(call_default_factory=True)
     if isinstance(default, dict):  # of models, it may be, which are told as they are written in a recipe
         default = TypeAdapter(Any).dump_python(default, exclude_unset=True)
+    if isinstance(default, list):  # of models that say how they are written, it may be
+        default = f"[{', '.join(map(str, default))}]"
     if info.is_required():
         told += " Required."
     elif default is not PydanticUndefined and default is not None and default not in ({}, [], ""):

@@ -38,7 +38,10 @@ class Step(BaseModel, ABC):
         return ()
 
     def __str__(self) -> str:
-        return self.name
+        """As a recipe writes it."""
+        said = self.model_dump(exclude_defaults=True)
+        shown = ", ".join(f"{key}: {value}" for key, value in said.items())
+        return f"{{name: {self.name}, {shown}}}" if said else self.name
 
 
 class Alone(Step):
