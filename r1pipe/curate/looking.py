@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from r1pipe.curate.contamination import ContaminationIndex, Hit, read_benchmark
 from r1pipe.curate.finding import Fault, Finding, Look
-from r1pipe.curate.mapping import Trace
-from r1pipe.curate.words import Hashes, ngrams, read
+from r1pipe.curate.mapping import Trace, read_question
+from r1pipe.curate.words import Hashes, read
 from r1pipe.measure.identify import WORDS
 from r1pipe.measure.language import Language, consistency, in_tiny_world
 from r1pipe.text import shortened
@@ -119,9 +119,20 @@ def readable(paragraph: int | None, code: bool, repetition: float) -> Look:
 
 
 def _repeated(hashes: Hashes) -> float:
-    """Of the passages of 16 words the share that has come before."""
-    passages = np.sort(ngrams(hashes, PASSAGE))
-    return float((passages[1:] == passages[:-1]).sum() / len(passages)) if len(passages) else 0.0
+    """Of the passages of 16 words the share that has come before; four words of a passage stand for all."""
+    count = len(hashes) - PASSAGE + 1
+    if count < 1:
+        return 0.0
+    passages: Hashes = hashes[:count].copy()
+    for place, factor in zip((5, 10, 15), _FACTORS, strict=True):
+        passages += hashes[place : place + count] * factor
+    passages.sort()
+    return float((passages[1:] == passages[:-1]).sum() / count)
+
+
+_FACTORS: Final = tuple(
+    np.uint64(odd) for odd in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
 
 
 # --- Language
@@ -201,18 +212,24 @@ def index_of(
     return ContaminationIndex(items, allow, containment, template)
 
 
+SAMPLES: Final = 256
+"""Questions of which is remembered what was found: the samples of a problem mostly stand side by side."""
+
+
 def uncontaminated(index: ContaminationIndex, completions: bool) -> Look:
     """What gives away an item of a benchmark in its question, or in its completion too."""
 
+    @lru_cache(maxsize=SAMPLES)
+    def in_question(question: str) -> list[Hit]:
+        return index.find(read_question(question), lines=True)
+
     def look(trace: Trace) -> Finding:
-        hits = index.find(trace.question_words, lines=True)
+        hits = in_question(trace.question)
         if not hits and completions:
             hits = index.find(trace.words)
-        return (
-            Fault(f"{hits[0].rule} of {hits[0].benchmark}", [_told(hit) for hit in hits[:3]])
-            if hits
-            else None
-        )
+        if not hits:
+            return None
+        return Fault(f"{hits[0].rule} of {hits[0].benchmark}", [_told(hit) for hit in hits[:3]])
 
     return look
 

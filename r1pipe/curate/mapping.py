@@ -6,7 +6,7 @@ Rows of `sample` need no mapping. Those of others name their columns in the reci
 """
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -121,7 +121,7 @@ class Trace:
     def question_words(self) -> "Words":
         """The words of the question."""
         if self._question_words is None:
-            self._question_words = read_words(self.question)
+            self._question_words = read_question(self.question)
         return self._question_words
 
     def publishable(self, id: str) -> Row:
@@ -148,6 +148,12 @@ def read_words(text: str) -> "Words":
     from r1pipe.curate import words
 
     return words.read(text)
+
+
+@lru_cache(maxsize=256)
+def read_question(text: str) -> "Words":
+    """The words of a question, remembered: the samples of a problem mostly stand side by side."""
+    return read_words(text)
 
 
 def read_trace(row: Row, columns: Columns) -> Trace | str:

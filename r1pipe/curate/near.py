@@ -67,7 +67,9 @@ def minima(grams: Hashes) -> Hashes:
     found: Hashes = np.empty(SIZE, np.uint64)
     found[filled] = ordered[first]
     if len(filled) < SIZE:
-        empty = np.setdiff1d(np.arange(SIZE), filled, assume_unique=True)
+        is_empty: npt.NDArray[np.bool_] = np.ones(SIZE, np.bool_)
+        is_empty[filled] = False
+        empty = np.flatnonzero(is_empty)
         found[empty] = (grams * _constants()[0][empty, None]).min(axis=1)
     return found
 

@@ -22,7 +22,7 @@ from r1pipe.curate.finding import Fault, Look
 from r1pipe.curate.mapping import Trace, read_trace
 from r1pipe.curate.near import SKETCH, sketch
 from r1pipe.curate.sources import LONGEST, Chunk, Source, Stat, lines
-from r1pipe.curate.steps import Alone, Step
+from r1pipe.curate.steps import Alone, Exact, Step
 from r1pipe.curate.table import READING, ROW, STAYS, VERDICTS, Array, Vocabulary
 from r1pipe.verify.verdict import Verdict
 
@@ -73,6 +73,8 @@ class Reader:
         self._plan = plan
         self._sketched = plan.sketched
         self._empty = np.zeros((), SKETCH)
+        exact = [number for number, step in enumerate(plan.steps, start=1) if isinstance(step, Exact)]
+        self._first_compared = min(exact, default=len(plan.steps))
         looks = [
             (number, step.look(files))
             for number, (step, files) in enumerate(zip(plan.steps, plan.files, strict=True), start=1)
@@ -112,7 +114,7 @@ class Reader:
         found.rows.append(
             (
                 *place,
-                *_hashes(name, trace),
+                *_hashes(name, trace, whole=lost == STAYS or lost > self._first_compared),
                 min(trace.tokens, 2**32 - 1),
                 trace.counted,
                 trace.as_it_is and verdict is None,
@@ -173,13 +175,15 @@ def _trace(line: bytes, offset: int, source: Source) -> Trace | str:
     return row if isinstance(row, str) else read_trace(row, source.columns)
 
 
-def _hashes(name: str, trace: Trace) -> tuple[int, int, int, int]:
+def _hashes(name: str, trace: Trace, *, whole: bool) -> tuple[int, int, int, int]:
+    """(id, problem, question, completion), the last one only where the row is still there to be compared."""
     question = trace.question_words.exact
-    problem = question if trace.problem is None else xxhash.xxh3_64_intdigest(trace.problem.encode(*_UTF8))
-    return xxhash.xxh3_64_intdigest(name.encode(*_UTF8)), problem, question, trace.words.exact
+    problem = question if trace.problem is None else _hash(trace.problem)
+    return _hash(name), problem, question, trace.words.exact if whole else 0
 
 
-_UTF8: Final = ("utf-8", "surrogatepass")
+def _hash(text: str) -> int:
+    return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
 
 
 def _hashed(of: str, trace: Trace) -> Array:

@@ -100,8 +100,12 @@ def read(text: str) -> Words:
 def ngrams(hashes: Hashes, n: int) -> Hashes:
     """Hashes of the n words that begin at each place: [words] -> [words - n + 1], none where words are
     fewer."""
-    starts = np.arange(max(0, len(hashes) - n + 1))
-    found = _sums(hashes, _WORD_BASE, starts, starts + n)
+    count = max(0, len(hashes) - n + 1)
+    powers, inverses = _powers(_WORD_BASE, _room(len(hashes)))
+    before: Hashes = np.zeros(len(hashes) + 1, np.uint64)
+    np.cumsum(hashes * powers[: len(hashes)], out=before[1:])
+    found: Hashes = before[n : n + count] - before[:count]
+    found *= inverses[:count]
     mix(found)
     return found
 
@@ -283,7 +287,11 @@ def _sums(hashes: Hashes, base: int, starts: Places, ends: Places) -> Hashes:
 
 
 def _whole(hashes: Hashes) -> int:
-    whole = ngrams(hashes, len(hashes)) + np.uint64(len(hashes))
+    """The n-gram of all of them, and their number."""
+    powers, _ = _powers(_WORD_BASE, _room(len(hashes)))
+    whole = np.array([(hashes * powers[: len(hashes)]).sum()], np.uint64)
+    mix(whole)
+    whole += np.uint64(len(hashes))
     mix(whole)
     return int(whole[0])
 

@@ -24,7 +24,7 @@ _NO_WORD: Final = re.compile(r"```.*?(?:```|\Z)|(?<!`)`[^`\n]+`(?!`)|\\[A-Za-z]+
 _TOKEN: Final = re.compile(
     r"""
       (?P<latin> [A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff]{2,} )
-    | (?P<han>   [\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff] )
+    | (?P<han>   [\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+ )
     | (?P<ja>    [\u3041-\u309f]+ | [\u30a1-\u30fa\u30fc-\u30ff\uff66-\uff9d]+ )
     | (?P<ko>    [\u1100-\u11ff\u3131-\u318e\uac00-\ud7af]+ )
     | (?P<ru>    [\u0400-\u052f]{2,} )
@@ -60,7 +60,7 @@ def count_words(text: str) -> Counter[str]:
             latin.append(match[0])
             breaks.append("")
         elif script == "han":
-            han += 1
+            han += len(match[0])
         elif script == "comma":
             breaks[-1:] = [breaks[-1] or ","] if breaks else []
         elif script == "stop":
