@@ -65,10 +65,11 @@ def device() -> str:
     return "cpu"
 
 
-def peak_rss() -> int:
-    """Return the most memory this process ever held, in bytes."""
+def peak_rss(who: int = resource.RUSAGE_SELF) -> int:
+    """Return the most memory this process ever held, in bytes; or, of `RUSAGE_CHILDREN`, one of those that
+    ended."""
     kibibytes = 1024 if sys.platform == "linux" else 1  # macOS counts bytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kibibytes
+    return resource.getrusage(who).ru_maxrss * kibibytes
 
 
 def use_threads(threads: int) -> None:

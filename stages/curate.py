@@ -5,6 +5,7 @@ another; what is left is copied. Memory does not depend on the texts. A stop cos
 are in the making.
 """
 
+import resource
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -92,7 +93,9 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
         workers=config.workers or machine.cores(),
     )
     made = curate(job, work)
-    return Outcome("dataset", made.folder, made.metrics, tokens=None, card=made.contents)
+    # What all processes together may have held at most.
+    peak = machine.peak_rss() + job.workers * machine.peak_rss(resource.RUSAGE_CHILDREN)
+    return Outcome("dataset", made.folder, made.metrics, cost={"peak_rss_bytes": peak}, card=made.contents)
 
 
 def _given(config: Config, inputs: Inputs) -> Iterator[tuple[Artifact, Columns, int, str | None]]:

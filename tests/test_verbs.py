@@ -117,3 +117,13 @@ def test_the_examples_use_options_that_exist(verb: str) -> None:
             known = {name.replace("_", "-") for name in VERBS[command].model_fields}
             flags = {word.removeprefix("--") for word in words if word.startswith("--")}
             assert flags <= known | {"out", "seed", "set", "config", "json", "debug"}, example
+
+
+def test_what_stands_without_an_option_is_told_as_it_was_typed(tmp_path: Path) -> None:
+    """`r1pipe curate a.jsonl b.jsonl` takes several inputs, and a missing one is called by its name alone."""
+    with pytest.raises(UsageError) as caught:
+        make_config("curate", {"data": ["a.jsonl", "b.jsonl"], "steps": "[exat]"}, None)
+    assert "--steps [exat]: 'steps.0': there is no step 'exat'; did you mean 'exact'?" in str(caught.value)
+    with pytest.raises(UsageError) as caught:
+        make_config("curate", {"data": ["a.jsonl", "b.jsonl"]}, None)
+    assert "a.jsonl b.jsonl: 'data.0': nothing is at the path 'a.jsonl'" in str(caught.value).splitlines()

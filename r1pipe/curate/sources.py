@@ -10,7 +10,7 @@ from r1pipe import jsonl
 from r1pipe.curate.mapping import Columns
 from r1pipe.errors import UsageError
 
-CHUNK: Final = 64 << 20
+CHUNK: Final = 32 << 20
 """Bytes that a worker reads in one go: seconds of work, and what a kill may cost."""
 LONGEST: Final = 64 << 20
 """Bytes of the longest line that is read; a longer one is set aside."""

@@ -424,3 +424,34 @@ def test_a_stage_of_a_recipe(tmp_path: Path) -> None:
         ("data", "traces"),
         ("steps.0.data", "general"),
     ]
+
+
+def test_what_it_makes_is_what_fine_tunes_read(tmp_path: Path) -> None:
+    """Rows of our own and conversations of others become examples, none is set aside."""
+    from r1pipe.train.examples import Examples
+    from r1pipe.world.tokenizer import build_tokenizer
+
+    talk = [{"from": "human", "value": "1 + 1"}, {"from": "gpt", "value": "2"}]
+    others = write(tmp_path / "others.jsonl", [{"conversations": talk}])
+    mix = {"name": "mix", "data": str(others), "columns": {"messages": "conversations"}}
+    outcome, _ = run(tmp_path / "run", write(tmp_path / "a.jsonl", rows(20)), steps=[*STEPS, mix])
+    examples = Examples()
+    examples.read(outcome.path, build_tokenizer(64), context=1000)
+    assert examples.set_aside == []
+    assert len(examples.kept) == outcome.metrics["train"] == len(kept(outcome))
+
+
+def test_the_one_command(tmp_path: Path) -> None:
+    """`r1pipe curate IN… --out DIR` prints the table of the steps, and with --json their counts."""
+    from typer.testing import CliRunner
+
+    from r1pipe.cli import app
+
+    one, two = (write(tmp_path / f"{name}.jsonl", rows(20)) for name in "ab")
+    command = ["curate", str(one), str(two), "--steps", "[correct, exact]", "--out", str(tmp_path / "out")]
+    made = CliRunner().invoke(app, command)
+    assert made.exit_code == 0, made.output
+    assert "step           rows in  rejected  set aside  kept" in made.output
+    told = CliRunner().invoke(app, [*command, "--json"])
+    steps = jsonl.loads(told.stdout)["metrics"]["steps"]
+    assert [(step["seen"], step["kept"]) for step in steps] == [(40, 40), (40, 30), (30, 14)]
