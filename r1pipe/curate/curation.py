@@ -19,7 +19,7 @@ from r1pipe.curate.near import jaccard
 from r1pipe.curate.reading import ChunkFiles, Reader, ReadPlan, joined, joined_sketches, words_compared
 from r1pipe.curate.shards import Kept, Lines, Shard, WritePlan, Writer, Written, together
 from r1pipe.curate.sources import CHUNK, Chunk, Source, Stat, chunks, unpacked
-from r1pipe.curate.steps import Alone, Step, Together
+from r1pipe.curate.step import Alone, Step, Together
 from r1pipe.curate.table import READING, STAYS, Array, Numbers, Of, Table
 from r1pipe.curate.workers import each
 from r1pipe.errors import RunFailed

@@ -12,7 +12,7 @@ from r1pipe import jsonl
 from r1pipe.curate.reading import ChunkFiles, ReadPlan
 from r1pipe.curate.shards import Lines
 from r1pipe.curate.sources import Chunk, Source
-from r1pipe.curate.steps import Step
+from r1pipe.curate.step import Step
 from r1pipe.curate.table import NOBODY, READING, STAYS, Table
 
 LONGEST_TEXT: Final = 1 << 20

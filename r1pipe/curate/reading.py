@@ -22,7 +22,8 @@ from r1pipe.curate.finding import Fault, Look
 from r1pipe.curate.mapping import Trace, read_trace
 from r1pipe.curate.near import SKETCH, sketch
 from r1pipe.curate.sources import LONGEST, Chunk, Source, Stat, lines
-from r1pipe.curate.steps import Alone, Exact, Step
+from r1pipe.curate.step import Alone, Step
+from r1pipe.curate.steps import Exact
 from r1pipe.curate.table import READING, ROW, STAYS, VERDICTS, Array, Vocabulary
 from r1pipe.verify.verdict import Verdict
 

@@ -1,18 +1,17 @@
 """The steps of a curation, as a recipe writes them; they run in the order in which they are written.
 
-A step either looks at each row alone (`Alone`: a pure function of a trace) or at all rows that are left
-(`Together`: a pure function of the columns). A new step is one class here, and its name in `_STEPS`.
+A new step is one class here (see `step` for the two kinds), and its name in `_STEPS`.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from r1pipe.curate.finding import Look
 from r1pipe.curate.mapping import Columns
 from r1pipe.curate.phrases import COMPETITION
+from r1pipe.curate.step import Alone, Step, Together
 from r1pipe.hints import meant
 from r1pipe.measure.language import Language
 from r1pipe.stage import DataPath, DatasetRef
@@ -21,43 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from r1pipe.curate.table import Compare, Loss, Numbers, Table
-
-
-class Step(BaseModel, ABC):
-    """The base of every step."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-    name: str
-    """The step's name."""
-    uses_verdicts: ClassVar[bool] = False
-    """Whether it looks at verdicts, so that `verify` must come first."""
-
-    def sketched(self) -> Sequence[Literal["question", "trace"]]:
-        """Which texts it needs sketches of."""
-        return ()
-
-    def __str__(self) -> str:
-        """As a recipe writes it."""
-        said = self.model_dump(exclude_defaults=True)
-        shown = ", ".join(f"{key}: {value}" for key, value in said.items())
-        return f"{{name: {self.name}, {shown}}}" if said else self.name
-
-
-class Alone(Step):
-    """A step that looks at each row alone."""
-
-    @abstractmethod
-    def look(self, files: Sequence["Path"]) -> Look:
-        """What looks at a row; made once for many rows. `files` are those that the step names."""
-
-
-class Together(Step):
-    """A step that looks at all rows that are left."""
-
-    @abstractmethod
-    def choose(self, table: "Table", rows: "Numbers", step: int, compare: "Compare") -> "list[Loss]":
-        """Which of `rows` leave. `step` is this step's number."""
 
 
 # --- Each row alone

@@ -17,7 +17,7 @@ from r1pipe.curate import curation, sources
 from r1pipe.curate.finding import Fault
 from r1pipe.curate.mapping import Columns, Trace, read_trace
 from r1pipe.curate.near import jaccard
-from r1pipe.curate.steps import Alone, Step
+from r1pipe.curate.step import Alone, Step
 from r1pipe.curate.words import read
 from r1pipe.errors import RunFailed
 from r1pipe.verify.verdict import Mark
