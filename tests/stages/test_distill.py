@@ -292,5 +292,6 @@ def test_trls_options_are_those_of_its_trainer() -> None:
     assert distill.check(on_policy(trainer={"max_grad_norm": 0.5})) == Findings()
     assert distill.check(on_policy(trainer={"beta": 0.5, "learning_rat": 1})).wrong == [
         "trainer.beta: set `on_policy.beta` on the stage instead",
-        "trainer.learning_rat: DistillationConfig has no such option; did you mean `learning_rate`, on the stage itself?",
+        "trainer.learning_rat: DistillationConfig has no such option; did you mean `learning_rate`, on the "
+        "stage itself?",
     ]
