@@ -182,8 +182,8 @@ def page(runs: Sequence[Row], on: Row) -> str:
     parts = [
         "# Accuracy by number of traces",
         f"A student of tiny-r1 on nested random sets of the run's traces: pass@1 on {score['problems']} "
-        f"held-out problems, {score['samples']} completions. Seeds {_seeds(runs)}: means, ± one standard error over "
-        f"the seeds (of one seed, over its problems). {machine_line(on)}",
+        f"held-out problems, {score['samples']} completions. Seeds {_seeds(runs)}: means, ± one standard "
+        f"error over the seeds (of one seed, over its problems). {machine_line(on)}",
         _sizes_table(runs),
         table(["", "pass@1"], [[name, str(_point(runs, name))] for name in (CONTROL, BASE)]),
         "![pass@1 by number of traces](distill-curve.svg)",
