@@ -50,9 +50,8 @@ class Outlook:
         )
         if seconds_per_token is None:
             return f"{told}. How long it takes, the first lines of the training tell."
-        return (
-            f"{told}: about {duration(seconds_per_token * self.all_tokens)}, by a timed pass over a few rows."
-        )
+        takes = duration(seconds_per_token * self.all_tokens)
+        return f"{told}: about {takes} and the optimiser's part, by a timed pass over a few rows."
 
 
 def steps_of(rows: int, epochs: float, batch: int) -> int:

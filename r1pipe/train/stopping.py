@@ -105,7 +105,11 @@ def check(model: Path, how: StopCheck, work: "Work") -> dict[str, Any]:
             f"{told}; stop_check.least asks for {percent(how.least)}. {_WAYS_OUT} To publish it as it is, "
             "run again with a lower `stop_check.least`: nothing is trained anew."
         )
-    work.say(f"{told}." if share >= EXPECTED else f"{told}: it may not know when to stop. {_WAYS_OUT}")
+    work.say(
+        f"{told}."
+        if share >= EXPECTED
+        else f"{told}: it may not know when to stop, or answers at length. {_WAYS_OUT}"
+    )
     return {"stops": share, "stop_prompts": len(answers)}
 
 

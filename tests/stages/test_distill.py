@@ -210,11 +210,12 @@ def test_the_teacher_is_an_input() -> None:
     assert ("on_policy.teacher", "r1") in found
 
 
-def test_two_steps_on_its_own_answers(tmp_path: Path, traces: Path) -> None:
+@pytest.mark.parametrize("lora", [None, {"r": 2}], ids=["whole", "lora"])
+def test_two_steps_on_its_own_answers(lora: Any, tmp_path: Path, traces: Path) -> None:
     """A real teacher and student on the CPU: the student moves, its divergence is logged, it is published."""
     student, teacher = write_tiny(tmp_path / "student"), trained_teacher(tmp_path / "teacher")
     work, ear = workplace(tmp_path / "run")
-    outcome = distill.run(on_policy(), given(student, traces, teacher), work)
+    outcome = distill.run(on_policy(lora=lora), given(student, traces, teacher), work)
     assert [row["step"] for row in ear.rows] == [1, 2]
     assert all(row["divergence"] > 0 and row["length"] <= 8 for row in ear.rows)
     assert outcome.metrics["prompts"] == 2

@@ -25,7 +25,10 @@ def test_the_sentence() -> None:
         "1,000 rows of 500 tokens (the longest 2,048), 500k an epoch, 450k of them learnt x 2 epochs = 1M "
         "tokens in 32 steps of 64 rows"
     )
-    assert outlook.sentence(1e-3) == f"{told}: about 16m 40s, by a timed pass over a few rows."
+    assert (
+        outlook.sentence(1e-3)
+        == f"{told}: about 16m 40s and the optimiser's part, by a timed pass over a few rows."
+    )
     assert outlook.sentence(None) == f"{told}. How long it takes, the first lines of the training tell."
 
 
