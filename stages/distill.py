@@ -5,6 +5,7 @@ learns the teacher's probabilities.
 """
 
 import math
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -121,9 +122,11 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
         rate, said = chosen_rate(config, inputs.one("model").path)
         work.say(said)
         config = config.model_copy(update={"learning_rate": rate})
-    if config.on_policy is not None:
-        return _run_on_policy(config, config.on_policy, inputs, work)
-    return supervised.run(config, inputs, work, rope=config.rope)
+    if config.on_policy is None:
+        outcome = supervised.run(config, inputs, work, rope=config.rope)
+    else:
+        outcome = _run_on_policy(config, config.on_policy, inputs, work)
+    return replace(outcome, metrics=outcome.metrics | {"peak_learning_rate": config.learning_rate})
 
 
 # --- On the student's own answers

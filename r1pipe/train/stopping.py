@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from r1pipe import jsonl
 from r1pipe.checkpoint import parameters
 from r1pipe.errors import RunFailed
+from r1pipe.machine import is_full_memory
 from r1pipe.rollout.engine import Rollout, Sampling
 from r1pipe.text import percent, quantity
 from r1pipe.train.determinism import derive_seed, epochs_of
@@ -94,7 +95,13 @@ def check(model: Path, how: StopCheck, work: "Work") -> dict[str, Any]:
     if lacking := _too_large(model):
         work.say(f"Whether the model ends its answers was not asked: {lacking}")
         return {}
-    answers = _answers(model, asked["prompts"], asked["max_new_tokens"], work.seed)
+    try:
+        answers = _answers(model, asked["prompts"], asked["max_new_tokens"], work.seed)
+    except RuntimeError as error:
+        if not is_full_memory(error):
+            raise
+        work.say("Whether the model ends its answers was not asked: the GPU's memory is full.")
+        return {}
     share = sum(each.finish == "stop" for each in answers) / len(answers)
     told = (
         f"{percent(share)} of {len(answers)} answers to training prompts end by themselves within "

@@ -101,7 +101,7 @@ def test_a_student_is_published(tmp_path: Path, traces: Path) -> None:
     assert "x 40 epochs = 6.08k tokens in 80 steps of 4 rows: about " in ear.said
     assert "100 % of 2 answers to training prompts end by themselves" in ear.said
     assert (outcome.metrics["stops"], outcome.metrics["stop_prompts"]) == (1.0, 2)
-    assert "Learning rate" not in ear.said
+    assert "Learning rate" not in ear.said and outcome.metrics["peak_learning_rate"] == 1e-2
 
 
 def test_a_student_that_does_not_stop_fails_where_it_has_to(tmp_path: Path, traces: Path) -> None:
@@ -131,6 +131,7 @@ def test_rows_that_are_too_long_are_counted_with_their_lengths(tmp_path: Path, t
     told = "Those too long have 72 to 92 tokens, 164 in all; the model's context holds 64. None is cut."
     assert told in ear.said
     assert (outcome.metrics["rows"], outcome.metrics["too_long"]) == (8, 2)
+    assert "Learning rate 0.0001" in ear.said and outcome.metrics["peak_learning_rate"] == 1e-4
     kept = [json.loads(line) for line in (outcome.path / "set-aside.jsonl").read_text().splitlines()]
     assert [row["tokens"] for row in kept] == [72, 92]
     work, ear = workplace(tmp_path / "shorter")

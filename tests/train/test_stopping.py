@@ -80,6 +80,26 @@ def test_too_few_fail_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         stopping.check(tmp_path, StopCheck(least=0.5), work)
 
 
+def test_a_full_memory_loses_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was trained is published all the same; any other error is one."""
+    import torch
+
+    def fail(error: Exception) -> Any:
+        def answers(*_: Any) -> Any:
+            raise error
+
+        monkeypatch.setattr(stopping, "_answers", answers)
+
+    work, ear = workplace(tmp_path)
+    stopping.note(work.dir, examples(3), StopCheck(), 64, seed=0)
+    fail(torch.OutOfMemoryError("full"))
+    assert stopping.check(tmp_path, StopCheck(least=1.0), work) == {}
+    assert "was not asked: the GPU's memory is full" in ear.said
+    fail(RuntimeError("else"))
+    with pytest.raises(RuntimeError, match="else"):
+        stopping.check(tmp_path, StopCheck(), work)
+
+
 def test_a_real_model_is_asked(tiny: Path, tmp_path: Path) -> None:
     """A random one hardly ever draws its EOS: the share is that of its answers, and the same each time."""
     work, ear = workplace(tmp_path)
