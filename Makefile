@@ -70,9 +70,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	    { echo "no CPU build of torch found; name an index that has one: make TORCH_INDEX=URL" >&2; exit 1; }; \
 	fi
 	@# reasoning-gym brings a package that has to be compiled; only the gym: tasks need it.
-	$(PIP) install --constraint constraints.txt --editable ".[dev,lora,gym]" || \
+	$(PIP) install --constraint constraints.txt --editable ".[dev,lora,zstd,gym]" || \
 	    { echo "going on without the extra 'gym', which needs a C compiler"; \
-	      $(PIP) install --constraint constraints.txt --editable ".[dev,lora]"; }
+	      $(PIP) install --constraint constraints.txt --editable ".[dev,lora,zstd]"; }
 	@touch $@
 
 # The packages that vLLM's CPU build brings along are built for CUDA, on PyPI: torchvision cannot be imported

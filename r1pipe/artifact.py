@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from r1pipe import jsonl
-from r1pipe.card import dataset_card
+from r1pipe.card import Contents, dataset_card
 from r1pipe.checkpoint import checkpoint_problems, weight_files
 from r1pipe.errors import Conflict, RunFailed, UsageError
 from r1pipe.fingerprint import canonical_json, fingerprint_of, flatten, sha256_of
@@ -226,9 +226,12 @@ class Store:
         """Return the newest version."""
         return next(iter(reversed(self.versions(stage))), None)
 
-    def publish(self, stage: str, folder: Path | str, manifest: Manifest) -> Artifact:
+    def publish(
+        self, stage: str, folder: Path | str, manifest: Manifest, card: Contents | None = None
+    ) -> Artifact:
         """Publish a finished folder as the stage's next version; `version` and `files` are filled in.
 
+        `card` is what the card of a dataset tells, where the stage knows it; else its rows are read for it.
         A folder inside the run is moved, one from outside is copied. A kill at any moment leaves the folder
         where it was or the artifact whole. Raises `RunFailed` when the folder is no whole checkpoint or
         dataset, or when the disk is full.
@@ -240,7 +243,7 @@ class Store:
             for litter in partial.rglob(".*.tmp"):  # a kill in the middle of jsonl's replacing leaves these
                 litter.unlink()
             if manifest.kind == "dataset":
-                jsonl.write_text(partial / "README.md", dataset_card(partial, manifest))
+                jsonl.write_text(partial / "README.md", dataset_card(partial, manifest, card))
             number = self._next_number(stage)
             whole = manifest.model_copy(update={"version": number, "files": seal(partial)})
             jsonl.write_json(partial / MANIFEST, whole.model_dump())
@@ -318,7 +321,9 @@ def _check_unpublished(stage: str, folder: Path, manifest: Manifest) -> None:
         raise RunFailed(f"Stage '{stage}' made nothing: there is no folder '{folder}'.")
     if manifest.kind == "checkpoint" and (problems := checkpoint_problems(folder)):
         raise RunFailed(f"Stage '{stage}' made no whole checkpoint in '{folder}'. {' '.join(problems)}")
-    if manifest.kind == "dataset" and not any(part.stat().st_size for part in folder.glob("part-*.jsonl")):
+    if manifest.kind == "dataset" and not any(
+        part.stat().st_size for pattern in jsonl.PARTS for part in folder.glob(pattern)
+    ):
         raise RunFailed(f"Stage '{stage}' made no rows. What it left, rejects included, is in '{folder}'.")
 
 

@@ -1,7 +1,8 @@
 """The README.md of a dataset's folder, whose header makes `datasets.load_dataset` open it as it is."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,24 @@ Type = str | dict[str, Any] | None
 _INT64 = range(-(2**63), 2**63)
 
 
-def dataset_card(folder: Path, manifest: Manifest) -> str:
-    """Return the card of a folder of rows.
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a stage knows of the rows that it wrote."""
+
+    rows: int
+    digest: str
+    """Tells these rows from any others, in 64 hex digits."""
+    columns: Mapping[str, Type]
+    splits: Mapping[str, str]
+    """Of each split what its files are called: `{"train": "part-*.jsonl"}`."""
+    licences: Sequence[str] = ()
+    """As the hub names them: `mit`, `apache-2.0`."""
+    text: str = ""
+    """Markdown that comes after what every card says."""
+
+
+def dataset_card(folder: Path, manifest: Manifest, contents: Contents | None = None) -> str:
+    """Return the card of a folder of rows; without `contents` the rows are read.
 
     By default the library would take every .jsonl of the folder, rejects included, and guess the columns'
     types from the first rows, then fail on a later part where a column that began with nulls or whole numbers
@@ -31,27 +48,44 @@ def dataset_card(folder: Path, manifest: Manifest) -> str:
 
     Nothing stands in it that could differ between two makings of the same rows.
     """
+    found = contents or _read(folder)
+    description = f"sha256 of the rows: {found.digest}"
+    files = [{"split": split, "path": path} for split, path in found.splits.items()]
+    header = {
+        **({"license": list(found.licences)} if found.licences else {}),
+        "configs": [{"config_name": "default", "description": description, "data_files": files}],
+        "dataset_info": {"features": _fields(found.columns)},
+    }
+    text = f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n{_text(folder, manifest, found.rows)}"
+    return f"{text}\n{found.text}" if found.text else text
+
+
+def _read(folder: Path) -> Contents:
     count, digest = 0, hashlib.sha256()
     columns: dict[str, Type] = {}
     for row in jsonl.iter_rows(folder):
         count += 1
         digest.update(jsonl.dumps(row) + b"\n")
-        for name, value in row.items():
-            columns[name] = _merge(columns.get(name), _type_of(value))
-    parts = [{"split": "train", "path": "part-*.jsonl"}]
-    description = f"sha256 of the rows: {digest.hexdigest()}"
-    header = {
-        "configs": [{"config_name": "default", "description": description, "data_files": parts}],
-        "dataset_info": {"features": _fields(columns)},
-    }
-    return f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n{_text(folder, manifest, count)}"
+        add_types(columns, row)
+    compressed = any(folder.glob(jsonl.PARTS[1]))
+    return Contents(count, digest.hexdigest(), columns, {"train": jsonl.PARTS[compressed]})
+
+
+def add_types(columns: dict[str, Type], row: Mapping[str, Any]) -> None:
+    """Widen the columns' types so that they hold this row too."""
+    for name, value in row.items():
+        columns[name] = merged(columns.get(name), _type_of(value))
 
 
 def _text(folder: Path, manifest: Manifest, rows: int) -> str:
     parents = [
         f"- {each.role}: {each.name.partition(' v')[0]} `{each.fingerprint[:8]}`" for each in manifest.parents
     ]
-    others = sorted(path.name for path in folder.glob("*.jsonl") if not path.name.startswith("part-"))
+    others = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name.endswith((".jsonl", ".jsonl.zst")) and not path.name.startswith(("part-", "validation-"))
+    )
     lines = [
         f"# {manifest.stage}",
         "",
@@ -70,6 +104,20 @@ def _text(folder: Path, manifest: Manifest, rows: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def licences_of(folder: Path) -> list[str]:
+    """The licences that the card of a dataset's folder names, none where it has no card or names none."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return []
+    head, _, text = card.read_text(encoding="utf-8", errors="replace").partition("---\n")
+    try:
+        header = None if head.strip() else yaml.safe_load(text.partition("\n---")[0])
+    except yaml.YAMLError:
+        return []
+    licence = header.get("license") if isinstance(header, dict) else None
+    return [str(each) for each in (licence if isinstance(licence, list) else [licence]) if each]
+
+
 # --- Columns' types
 
 
@@ -86,13 +134,13 @@ def _type_of(value: Any) -> Type:
         case str():
             return "string"
         case list():
-            return {"list": reduce(_merge, map(_type_of, value), None)}
+            return {"list": reduce(merged, map(_type_of, value), None)}
         case _:  # no key at all makes no struct
             return {"struct": {key: _type_of(each) for key, each in value.items()}} if value else "json"
 
 
-def _merge(one: Type, other: Type) -> Type:
-    """Return the type that holds values of both."""
+def merged(one: Type, other: Type) -> Type:
+    """Return the type that holds the values of two types."""
     if one is None or one == other:
         return other
     if other is None:
@@ -101,11 +149,11 @@ def _merge(one: Type, other: Type) -> Type:
         return "float64"
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
         if "list" in one:
-            return {"list": _merge(one["list"], other["list"])}
+            return {"list": merged(one["list"], other["list"])}
         # The library gives every row every field; rows with fields of their own stay as they are in a `json`.
         if one["struct"].keys() == other["struct"].keys():
             return {
-                "struct": {key: _merge(one["struct"][key], other["struct"][key]) for key in one["struct"]}
+                "struct": {key: merged(one["struct"][key], other["struct"][key]) for key in one["struct"]}
             }
     return "json"
 

@@ -24,6 +24,7 @@ SUMMARIES = {
     "sft": "Fine-tune a model on prompts with given completions.",
     "rl": "Train a policy by GRPO on tasks whose answers a program can judge.",
     "sample": "Sample completions from a model, judge each, and keep the good ones as data.",
+    "curate": "Filter, deduplicate, decontaminate and balance traces, each row that goes with its reason.",
     "distill": "Train a student on a teacher's verified traces.",
     "evaluate": "Score models on the same problems: how often they are right, and how they think.",
 }

@@ -16,14 +16,17 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, cast
 
 import orjson
 
+from r1pipe import zstd
 from r1pipe.errors import RunFailed, UsageError
 
 Row = dict[str, Any]
 
+PARTS = ("part-*.jsonl", "part-*.jsonl.zst")
+"""What the files of a dataset's folder are called."""
 _BLOCK = 1 << 16  # bytes read at a time when looking for the last line's start
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
@@ -82,11 +85,11 @@ def _may_be_rounded(found: Any) -> bool:
 def parts(path: Path | str) -> list[Path]:
     """Return the files that hold the rows: the file itself, or a dataset folder's `part-*.jsonl` in order.
 
-    Raises `UsageError` when there is none.
+    The parts may be compressed, `part-00000.jsonl.zst`. Raises `UsageError` when there is none.
     """
     path = Path(path)
     if path.is_dir():
-        found = sorted(path.glob("part-*.jsonl"))
+        found = sorted(each for pattern in PARTS for each in path.glob(pattern))
         if not found:
             raise UsageError(_no_parts(path))
         return found
@@ -124,22 +127,40 @@ def iter_rows(path: Path | str) -> Iterator[Row]:
 
 
 def scan(part: Path, require: Sequence[str] = ()) -> Iterator[tuple[int, Row | BadRow]]:
-    """Yield (line, row or bad row) of one file, `.gz` or plain; raises `UsageError` if it cannot be read."""
+    """Yield (line, row or bad row) of one file, `.gz`, `.zst` or plain.
+
+    Raises `UsageError` if it cannot be read, `EnvironmentUnfit` if what reads `.zst` is not installed.
+    """
     try:
-        with gzip.open(part) if part.suffix == ".gz" else open(part, "rb") as file:
+        with opened(part) as file:
             for number, line in enumerate(file, start=1):
                 if number == 1:
                     line = line.removeprefix(b"\xef\xbb\xbf")  # some editors begin UTF-8 files with this mark
                 if line.strip():
-                    row = _parse(line, require)
+                    row = parse_row(line, require)
                     if isinstance(row, str):
                         text = line.decode("utf-8", "replace").rstrip("\r\n")
                         yield number, BadRow(str(part), number, row, text)
                     else:
                         yield number, row
-    except (OSError, EOFError, zlib.error) as error:  # a gzip file may be cut short or damaged
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"The data file '{part}' cannot be read: {reason}.") from error
+    except DAMAGED as error:
+        raise UsageError(unreadable(part, error)) from error
+
+
+DAMAGED = (OSError, EOFError, zlib.error)
+"""What reading may raise: a compressed file may be cut short or damaged."""
+
+
+def unreadable(part: Path, error: BaseException) -> str:
+    """What is said of a file whose reading raised one of `DAMAGED`."""
+    return f"The data file '{part}' cannot be read: {getattr(error, 'strerror', None) or error}."
+
+
+def opened(part: Path) -> IO[bytes]:
+    """Open a file to read its bytes, those that are meant where it is compressed: `.gz`, `.zst`."""
+    if part.suffix == ".gz":
+        return cast(IO[bytes], gzip.open(part))
+    return zstd.reading(part) if part.suffix == ".zst" else open(part, "rb")
 
 
 def _scan(path: Path | str, require: Sequence[str]) -> Iterator[Row | BadRow]:
@@ -147,8 +168,8 @@ def _scan(path: Path | str, require: Sequence[str]) -> Iterator[Row | BadRow]:
         yield from (row for _, row in scan(part, require))
 
 
-def _parse(line: bytes, require: Sequence[str] = ()) -> Row | str:
-    """Return the row, or the reason why the line is none."""
+def parse_row(line: bytes, require: Sequence[str] = ()) -> Row | str:
+    """Return the row that a line holds, or the reason why it holds none."""
     try:
         row = loads(line)
     except ValueError as error:
@@ -201,7 +222,7 @@ def fsync(path: Path) -> None:
 
 def write_text(path: Path | str, text: str) -> None:
     """Write or replace a file in one step; the folder is made when missing."""
-    with _replacing(Path(path)) as file:
+    with replacing(Path(path)) as file:
         file.write(text.encode())
 
 
@@ -209,14 +230,14 @@ def write_json(path: Path | str, obj: Any) -> None:
     """Write or replace a file with indented JSON in one step; the folder is made when missing."""
     option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
     text = orjson.dumps(obj, option=option)
-    with _replacing(Path(path)) as file:
+    with replacing(Path(path)) as file:
         file.write(text)
 
 
 def write_rows(path: Path | str, rows: Iterable[Row | BadRow]) -> int:
     """Write or replace one file of rows in one step; return their number. Takes lines set aside as well."""
     written = [dumps(row) + b"\n" for row in rows]
-    with _replacing(Path(path)) as file:
+    with replacing(Path(path)) as file:
         file.writelines(written)
     return len(written)
 
@@ -253,8 +274,8 @@ def _batches(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Give a file beside `path` to write to, then put it in `path`'s place.
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Give a file beside `path` to write to, then put it in `path`'s place; `.zst` is compressed.
 
     Its name is always the same, so what a kill leaves behind is overwritten by the next attempt.
     """
@@ -263,7 +284,11 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(beside, "wb") as file:
-                yield file
+                if path.suffix == ".zst":
+                    with zstd.writing(file) as compressed:
+                        yield compressed
+                else:
+                    yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(beside, path)
@@ -341,7 +366,7 @@ class Journal:
         if start == size:
             return
         # A prefix of a JSON object is never a JSON object: what parses lacks its newline and nothing else.
-        if isinstance(_parse(os.pread(self._file, size - start, start)), dict):
+        if isinstance(parse_row(os.pread(self._file, size - start, start)), dict):
             os.write(self._file, b"\n")
             os.fsync(self._file)
         else:

@@ -27,7 +27,7 @@ from r1pipe.worker import StageJob, run_checks, run_stage
 from stages import VERBS
 
 HEAVY: Final = ("torch", "transformers", "datasets", "trl.trainer.sft_trainer", "trl.trainer.grpo_trainer")
-"""What the children share, loaded once."""
+"""What the children share, loaded once, where any stage needs it."""
 
 
 class Nobody:
@@ -64,7 +64,7 @@ def run(
         sink: told of everything that happens.
         force: stages to run again whatever their state.
         verbs: the stages there are.
-        preload: modules that the children share.
+        preload: modules that the children share, if any of the stages that run is not light.
 
     Raises:
         UsageError: an input or an option cannot be used; nothing was run.
@@ -84,7 +84,8 @@ def run(
         began, exit_code = time.monotonic(), 1
         try:
             due = [step.stage for step in steps if step.action != "up to date"]
-            if due and (unfit := check_options(recipe, due, verbs=verbs, preload=preload).error):
+            needed = preload if any(_heavy(verbs, recipe.stages[name].uses) for name in due) else ()
+            if due and (unfit := check_options(recipe, due, verbs=verbs, preload=needed).error):
                 raise unfit
             artifacts = _Scheduler(recipe, folder, planner, verbs, tell, jobs).run()
             exit_code = 0
@@ -97,6 +98,11 @@ def run(
         finally:
             tell("run_finished", "", seconds=round(time.monotonic() - began, 3), exit_code=exit_code)
     return artifacts
+
+
+def _heavy(verbs: Verbs, verb: str) -> bool:
+    """Whether a verb's stage computes with what `HEAVY` loads."""
+    return not getattr(verbs.module(verb), "LIGHT", False)
 
 
 def check_options(
@@ -243,9 +249,13 @@ class _Scheduler:
                 self._tell("stage_reused", name, artifact=str(step.artifact.path), reasons=[])
 
     def _start_child(self, name: str, step: Step) -> None:
+        anew = self._folder.holds_other_work(name, step.fingerprint)
         resumed = self._folder.begin(name, step.fingerprint)
         told = {"verb": step.verb, "fingerprint": step.fingerprint, "reasons": list(step.reasons)}
         self._tell("stage_started", name, resumed=resumed, **told)
+        if anew and not resumed:
+            text = "What was begun is of other options or inputs; it is put aside, and this begins anew."
+            self._tell("say", name, text=text)
         module, spec = self._verbs.modules[step.verb], self._recipe.stages[name]
         job = StageJob(module, spec, step, self._recipe.seed, self._folder.path)
         child = self._running[name] = Child.start(run_stage, job, name)

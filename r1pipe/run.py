@@ -109,6 +109,10 @@ class RunFolder:
         with jsonl.Journal(self.path / "events.jsonl") as journal:
             journal.append([{"time": now(), "event": kind, "stage": stage, **fields}])
 
+    def holds_other_work(self, stage: str, fingerprint: str) -> bool:
+        """Whether something was begun of the stage with other options, or of other inputs."""
+        return self.work(stage).is_dir() and _begun(self.work(stage)) != fingerprint
+
     def begin(self, stage: str, fingerprint: str) -> bool:
         """Prepare a stage's work folder; return whether it holds work of this fingerprint to go on from.
 
@@ -117,7 +121,8 @@ class RunFolder:
         """
         work, metrics = self.work(stage), self.metrics(stage)
         aside = self.path / "work" / ".aside"
-        if work.is_dir() and (begun := _begun(work)) != fingerprint:
+        if self.holds_other_work(stage, fingerprint):
+            begun = _begun(work)
             for old in aside.glob(f"{stage}@*"):
                 if not old.name.endswith(fingerprint):
                     shutil.rmtree(old)

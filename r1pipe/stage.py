@@ -8,6 +8,8 @@ A stage is a module in `stages/` with
     def check(config) -> Findings: ...              optional: what is seen before anything starts to be wrong
                                                     with the config, or missing on this machine
     def batches(config) -> BatchPlan: ...           optional, of a stage that trains: how its batches are cut
+    LIGHT = True                                    optional: the stage needs no model, so torch and its like
+                                                    are not loaded for it
     SUMMARY: str                                    optional: one line for the help
 
 and nothing else that anybody depends on. The pipeline runs it as a part of a recipe, the command line runs it
@@ -30,6 +32,7 @@ from r1pipe.fingerprint import flatten
 
 if TYPE_CHECKING:
     from r1pipe.artifact import Artifact
+    from r1pipe.card import Contents
 
 Kind = Literal["checkpoint", "dataset"]
 RefKind = Literal["checkpoint", "dataset", "path"]
@@ -69,6 +72,9 @@ class StageConfig(BaseModel):
 
     makes: ClassVar[Kind | None] = None
     """What the stage publishes; with it a recipe that feeds a checkpoint to `data` is refused in time."""
+
+    listed: ClassVar[str | None] = None
+    """The field whose values stand on the command line without an option: `r1pipe curate IN… --out DIR`."""
 
     threads: int = Field(default=1, ge=1)
     """CPU threads. They count in the fingerprint: the order of a floating-point sum depends on them."""
@@ -287,6 +293,8 @@ class Outcome:
     cost: dict[str, Any] = field(default_factory=dict)
     """What the stage knows better than its process does, where others did the work: `peak_rss_bytes`,
     `device`."""
+    card: "Contents | None" = None
+    """What a dataset's card tells, where the stage knows it already; else the rows are read once more."""
 
 
 class StageModule(Protocol):

@@ -48,7 +48,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "sample": (
         "r1pipe sample --model zero --task countdown --prompts 200 --out traces",
-        "r1pipe distill --model student-base --data traces --out student",
+        "r1pipe curate traces --out curated",
+    ),
+    "curate": (
+        "r1pipe curate traces --validation 0.02 --out curated",
+        "r1pipe distill --model student-base --data curated --out student",
     ),
     "distill": (
         "r1pipe distill --model student-base --data traces --out student",
@@ -98,11 +102,11 @@ def make_config(
     options = {name: value for name, value in given.items() if value is not None and value != []}
     for name, value in options.items():
         if verb in (value if isinstance(value, list) else [value]):
-            raise UsageError(f"'{_typed(name, verb)}': write the path as './{verb}'.")
+            raise UsageError(f"'{_typed(name, verb, verb)}': write the path as './{verb}'.")
     section = {"uses": verb, **_read(file)}
     fields = VERBS[verb].model_fields
     said = {
-        f"stages.{verb}.{name}={_yaml(value, fields[name])}": _typed(name, value)
+        f"stages.{verb}.{name}={_yaml(value, fields[name])}": _typed(name, value, verb)
         for name, value in options.items()
     }
     said |= {f"stages.{verb}.{override}": f"--set {override}" for override in overrides}
@@ -114,9 +118,11 @@ def make_config(
         raise UsageError(_in_own_words(str(error), verb, source, said)) from None
 
 
-def _typed(name: str, value: Any) -> str:
-    """An option as it stood on the command line; it may have been given several times."""
+def _typed(name: str, value: Any, verb: str) -> str:
+    """An option as it stood on the command line; it may have been given several times, or be no option."""
     values = value if isinstance(value, list) else [value]
+    if name == VERBS[verb].listed:
+        return " ".join(map(str, values))
     return " ".join(f"--{_flag(name)} {each}" for each in values)
 
 
@@ -155,6 +161,10 @@ def _field_options(config: type[StageConfig]) -> Iterator[inspect.Parameter]:
     """An option for each field; those that every stage has come last."""
     fields = sorted(config.model_fields.items(), key=lambda field: field[0] in StageConfig.model_fields)
     for name, info in fields:
+        if name == config.listed:
+            listed = typer.Argument(metavar="IN...", help=_help(info), show_default=False)
+            yield _parameter(name, list[str], listed, inspect.Parameter.empty)
+            continue
         kind, metavar = _option_type(info.annotation)
         flags = f"--{_flag(name)}/--no-{_flag(name)}" if kind is bool else f"--{_flag(name)}"
         option = typer.Option(flags, help=_help(info), metavar=metavar or None, show_default=False)

@@ -181,14 +181,27 @@ def status_table(stages: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def outcome_views(artifact: "Artifact") -> list[Table | str]:
-    """What a stage that ran alone has made: its scores if it evaluates, and where it is."""
+    """What a stage that ran alone has made: its scores or counts, if it evaluates or curates; where it is."""
     metrics = artifact.manifest.metrics if artifact.manifest else {}
     scores = {
         model: {**by_set[headline(by_set)], "sets": by_set}
         for model, by_set in metrics.get("models", {}).items()
         if by_set
     }
-    return [*([scores_table(scores)] if scores else []), relative(artifact.path)]
+    shown: list[Table | str] = [scores_table(scores)] if scores else []
+    if steps := metrics.get("steps"):
+        shown.append(curation_table(steps))
+    return [*shown, relative(artifact.path)]
+
+
+def curation_table(steps: Sequence[Mapping[str, Any]]) -> Table:
+    """What each step of a curation did to the rows; the columns add up."""
+    rows = []
+    for step in steps:
+        rejected, aside = (sum(step[key].values()) for key in ("rejected", "set_aside"))
+        counts = (step["seen"], rejected, aside, step["kept"])
+        rows.append([f"{step['step']} {step['name']}", *(f"{count:,}" for count in counts)])
+    return Table(["step", "rows in", "rejected", "set aside", "kept"], rows)
 
 
 def volume_table(volume: Mapping[str, Any]) -> Table:

@@ -61,7 +61,7 @@ def run_stage(job: StageJob, pipe: Connection) -> None:
             module = cast(StageModule, import_module(job.module))
             outcome = module.run(job.spec.config, inputs, work)
             manifest = _manifest(job, module.VERSION, inputs, outcome, spent.so_far())
-            artifact = folder.store.publish(name, outcome.path, manifest)
+            artifact = folder.store.publish(name, outcome.path, manifest, outcome.card)
             report.send("done", path=str(artifact.path))
 
 

@@ -5,6 +5,16 @@ from r1pipe.stage import Verbs
 VERBS = Verbs(
     {
         verb: f"stages.{verb}"
-        for verb in ("corpus", "pretrain", "checkpoint", "sft", "rl", "sample", "distill", "evaluate")
+        for verb in (
+            "corpus",
+            "pretrain",
+            "checkpoint",
+            "sft",
+            "rl",
+            "sample",
+            "curate",
+            "distill",
+            "evaluate",
+        )
     }
 )

@@ -81,7 +81,7 @@ def check_golds(golds: Sequence[str], jobs: int | None = None) -> list[str | Non
     reasons: dict[str, str | None] = {}
     unsure: list[str] = []
     for gold in dict.fromkeys(golds):
-        reasons[gold] = _unfit(gold)
+        reasons[gold] = unfit(gold)
         if reasons[gold] is None and read(tidy(gold), gold=True) is None:
             unsure.append(gold)
     if unsure:
@@ -99,7 +99,8 @@ _NO_ANSWERS: Final = frozenset(
 """What stands in data sets where there is no right answer; letters only."""
 
 
-def _unfit(gold: str) -> str | None:
+def unfit(gold: str) -> str | None:
+    """Why no answer can be judged against this gold, as far as a look at it tells; None where one can."""
     if not gold.strip() or not tidy(gold):
         return "empty"
     if len(gold) > MAX_LENGTH:

@@ -1,0 +1,286 @@
+"""A text as hashes of its words: what deduplication and decontamination compare.
+
+No loop goes over the words: a word's hash is a polynomial over its characters, the difference of two prefix
+sums scaled back to where the word begins, and an n-gram's hash is the same over the hashes of its words.
+All arithmetic is modulo 2^64, which is how numpy's unsigned integers wrap.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+Hashes: TypeAlias = npt.NDArray[np.uint64]
+Places: TypeAlias = npt.NDArray[np.int64]
+
+_BLANK, _LETTER, _DIGIT, _ALONE, _SIGN = range(5)
+"""What a character is: a gap; part of a word; part of a number; a word by itself; an operator, which is no
+word and yet tells one formula from another."""
+_SIGNS: Final = "+-*/=<>^_!%|&~()[]"
+_LIKE: Final = dict(zip("−–×·⋅∗÷∕≤≥", "--****//<>", strict=True))  # noqa: RUF001
+"""Signs that are written in several ways; LaTeX's names for them are words."""
+_DELIMITERS: Final = r"()[]!|"
+"""After a backslash these open and close formulas, or are space."""
+_ALONE_FROM_TO: Final = (
+    *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF)),  # Thai and Lao, Burmese, Khmer
+    *((0x3005, 0x3007), (0x3040, 0x30FF), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF)),  # CJK
+    *((0xF900, 0xFAFF), (0x20000, 0x323AF)),
+)
+"""Scripts that put no space between words, as ranges of code points."""
+_ALPHABETS_END: Final = 0x32400
+"""From here on there are private characters, tags and variants."""
+
+_TYPESETTING: Final = (
+    "left", "right", "big", "bigl", "bigr", "bigg", "biggl", "biggr", "displaystyle", "textstyle", "limits",
+    "quad", "qquad", "text", "textbf", "textit", "textrm", "mbox", "mathrm", "mathbf", "mathit",
+    "operatorname", "hspace", "vspace", "noindent",
+)  # fmt: skip
+"""LaTeX commands that change how a formula looks and not what it says; they are no words."""
+_FRACTIONS: Final = ("dfrac", "tfrac", "cfrac")
+"""LaTeX commands that say `frac`."""
+
+_UTF8: Final = ("utf-8", "surrogatepass")
+_CHARACTER_BASE: Final = 0x9E3779B97F4A7C15
+_WORD_BASE: Final = 0xD6E8FEB86659FD93
+"""Odd, so that their powers have inverses modulo 2^64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The words of a text, in order."""
+
+    text: str
+    """The text that the places are in: as given, or in Unicode's compatibility form where it has letters that
+    can be written in several ways."""
+    hashes: Hashes
+    """[n]; of letters, of digits (with a decimal point), of one character of a script without spaces."""
+    starts: Places
+    """[n]"""
+    ends: Places
+    """[n]; one past the last character."""
+    exact: int
+    """64 bits that are equal for texts with the same words and signs, whatever their case, spacing,
+    punctuation and typesetting."""
+
+    def between(self, first: int, end: int) -> str:
+        """The text from the word `first` to the one before `end`."""
+        return self.text[int(self.starts[first]) : int(self.ends[end - 1])]
+
+
+def read(text: str) -> Words:
+    r"""Find the words of a text.
+
+    >>> words = read(r"Is \(\dfrac12 + X\) over 1.50?")
+    >>> [words.between(at, at + 1) for at in range(len(words.hashes))]
+    ['Is', 'dfrac', '12', 'X', 'over', '1.50']
+    >>> words.exact == read(r"is $\frac12+x$ over 1.50").exact != read(r"is $\frac12-x$ over 1.50").exact
+    True
+    """
+    text, characters, kinds, hashes = _characters(text)
+    _read_in_context(characters, kinds)
+    starts, ends = _bounds(kinds)
+    found = _sums(hashes, _CHARACTER_BASE, starts, ends)
+    mix(found)
+    starts, ends, found = _without_typesetting(characters, starts, ends, found)
+    is_word = kinds[starts] != _SIGN
+    exact = _whole(found) if len(found) else xxhash.xxh3_64_intdigest(text.strip().encode(*_UTF8))
+    return Words(text, found[is_word], starts[is_word] - 1, ends[is_word] - 1, exact)
+
+
+def ngrams(hashes: Hashes, n: int) -> Hashes:
+    """Hashes of the n words that begin at each place: [words] -> [words - n + 1], none where words are
+    fewer."""
+    starts = np.arange(max(0, len(hashes) - n + 1))
+    found = _sums(hashes, _WORD_BASE, starts, starts + n)
+    mix(found)
+    return found
+
+
+def shingles(hashes: Hashes, n: int) -> Hashes:
+    """The n-grams, or all words as one where they are fewer than n; a text without words has none."""
+    return ngrams(hashes, min(n, len(hashes))) if len(hashes) else hashes
+
+
+def mix(hashes: Hashes) -> None:
+    """Let each bit depend on all others, in place (the finaliser of splitmix64, a permutation)."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        hashes ^= hashes >> np.uint64(shift)
+        hashes *= np.uint64(factor)
+    hashes ^= hashes >> np.uint64(31)
+
+
+def among(values: Hashes, known: Hashes) -> npt.NDArray[np.bool_]:
+    """Which of the values are in `known`, which is sorted and not empty."""
+    places: Places = known.searchsorted(values)
+    places[places == len(known)] = 0
+    return known[places] == values
+
+
+# --- Characters
+
+
+@dataclass(frozen=True, slots=True)
+class _Alphabet:
+    """What is known of each code point."""
+
+    kinds: npt.NDArray[np.uint8]
+    hashes: Hashes
+    unsettled: npt.NDArray[np.bool_]
+    """Whether a text with it is to be put into its compatibility form first."""
+
+
+def _characters(text: str) -> tuple[str, npt.NDArray[np.uint32], npt.NDArray[np.uint8], Hashes]:
+    """The text, its characters, their kinds and hashes, with a gap before and after: [n + 2]."""
+    if text.isascii():
+        characters = np.frombuffer(f"\0{text}\0".encode("ascii"), np.uint8)
+        kinds, hashes = _ascii()
+        return text, characters, kinds.take(characters), hashes.take(characters)
+    alphabet = _alphabet()
+    characters = _code_points(text)
+    if alphabet.unsettled[characters].any():
+        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        characters = _code_points(text)
+    return text, characters, alphabet.kinds.take(characters), alphabet.hashes.take(characters)
+
+
+def _code_points(text: str) -> npt.NDArray[np.uint32]:
+    found = np.frombuffer(f"\0{text}\0".encode("utf-32-le", "surrogatepass"), np.uint32)
+    return np.minimum(found, _ALPHABETS_END)
+
+
+@cache
+def _ascii() -> tuple[npt.NDArray[np.uint8], Hashes]:
+    letters = [_as_one(chr(code)) for code in range(128)]
+    return np.array([_kind(each) for each in letters], np.uint8), _hashes_of(letters)
+
+
+@cache
+def _alphabet() -> _Alphabet:
+    letters, unsettled = [], []
+    for code in range(_ALPHABETS_END + 1):
+        character = chr(code)
+        letters.append(_as_one(character))
+        unsettled.append(letters[-1] == "" or unicodedata.combining(character) > 0)
+    letters = [letter or chr(code) for code, letter in enumerate(letters)]
+    letters[-1] = " "
+    kinds = np.array([_kind(letter) for letter in letters], np.uint8)
+    return _Alphabet(kinds, _hashes_of(letters), np.array(unsettled))
+
+
+def _as_one(character: str) -> str:
+    """The one character that it is compared as, or nothing where it becomes several."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", character).casefold())
+    folded = _LIKE.get(character, folded)
+    return folded if len(folded) == 1 else ""
+
+
+def _kind(character: str) -> int:
+    if character in _SIGNS:
+        return _SIGN
+    category = unicodedata.category(character)
+    if category[0] not in "LMN":
+        return _BLANK
+    if any(first <= ord(character) <= last for first, last in _ALONE_FROM_TO):
+        return _ALONE
+    return _DIGIT if category == "Nd" else _LETTER
+
+
+def _hashes_of(letters: list[str]) -> Hashes:
+    hashes = np.array([ord(letter) + 1 for letter in letters], np.uint64)
+    mix(hashes)
+    return hashes
+
+
+def _read_in_context(characters: npt.NDArray[np.uint32], kinds: npt.NDArray[np.uint8]) -> None:
+    """A point between digits belongs to the number; a bracket after a backslash is no sign, nor is the mark
+    of an exclamation, which follows a whole word."""
+    points = np.flatnonzero(characters == ord("."))
+    kinds[points[(kinds[points - 1] == _DIGIT) & (kinds[points + 1] == _DIGIT)]] = _DIGIT
+    marks = np.flatnonzero(characters == ord("!"))
+    before = kinds[marks - 1]
+    of_a_word = (before == _LETTER) & (kinds[marks - 2] == _LETTER)
+    kinds[marks[of_a_word | (before == _BLANK)]] = _BLANK
+    after = np.flatnonzero(characters == ord("\\")) + 1
+    kinds[after[_delimiters()[np.minimum(characters[after], 128)]]] = _BLANK
+
+
+@cache
+def _delimiters() -> npt.NDArray[np.bool_]:
+    return np.array([chr(code) in _DELIMITERS for code in range(129)])
+
+
+# --- Words
+
+
+def _bounds(kinds: npt.NDArray[np.uint8]) -> tuple[Places, Places]:
+    """Where words and signs begin and end: each run of letters or digits, each character that stands
+    alone."""
+    inside = kinds[1:-1]
+    filled = inside != _BLANK
+    single = inside >= _ALONE
+    starts = np.flatnonzero(filled & (single | (inside != kinds[:-2]))) + 1
+    ends = np.flatnonzero(filled & (single | (inside != kinds[2:]))) + 2
+    return starts, ends
+
+
+def _without_typesetting(
+    characters: npt.NDArray[np.uint32], starts: Places, ends: Places, hashes: Hashes
+) -> tuple[Places, Places, Hashes]:
+    commands = np.flatnonzero(characters[starts - 1] == ord("\\"))
+    if not len(commands):
+        return starts, ends, hashes
+    fractions, fraction, typesetting = _commands()
+    names = hashes[commands]
+    hashes[commands[among(names, fractions)]] = fraction
+    kept: npt.NDArray[np.bool_] = np.ones(len(hashes), bool)
+    kept[commands[among(names, typesetting)]] = False
+    return starts[kept], ends[kept], hashes[kept]
+
+
+@cache
+def _commands() -> tuple[Hashes, Hashes, Hashes]:
+    """Hashes of what says `frac`, of `frac`, and of what says nothing."""
+    return np.sort(_words(_FRACTIONS)), _words(["frac"])[0], np.sort(_words(_TYPESETTING))
+
+
+def _words(names: Sequence[str]) -> Hashes:
+    return np.concatenate([read(name).hashes for name in names])
+
+
+# --- Sums
+
+
+def _sums(hashes: Hashes, base: int, starts: Places, ends: Places) -> Hashes:
+    """The sum over each stretch of hash x base^place, where the first place of a stretch counts as 0."""
+    powers, inverses = _powers(base, _room(len(hashes)))
+    before: Hashes = np.zeros(len(hashes) + 1, np.uint64)
+    np.cumsum(hashes * powers[: len(hashes)], out=before[1:])
+    return (before[ends] - before[starts]) * inverses[starts]
+
+
+def _whole(hashes: Hashes) -> int:
+    whole = ngrams(hashes, len(hashes)) + np.uint64(len(hashes))
+    mix(whole)
+    return int(whole[0])
+
+
+def _room(count: int) -> int:
+    """The power of two that has room for so many, at least 16,384: so that few tables are made."""
+    return max(1 << 14, 1 << count.bit_length())
+
+
+@lru_cache(maxsize=8)
+def _powers(base: int, count: int) -> tuple[Hashes, Hashes]:
+    """The powers of a base modulo 2^64 and their inverses, from the power 0 on."""
+    return _geometric(base, count), _geometric(pow(base, -1, 1 << 64), count)
+
+
+def _geometric(base: int, count: int) -> Hashes:
+    factors: Hashes = np.full(count, base, np.uint64)
+    factors[0] = 1
+    return np.cumprod(factors)
