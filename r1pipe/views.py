@@ -224,7 +224,8 @@ def volume_table(volume: Mapping[str, Any]) -> Table:
         rows.append(["GPU-hours", speed, f"{volume['gpu_hours']:,.1f}"])
         rows.append(["time", f"on {volume['gpus']:,}", duration(volume["hours"] * 3600)])
     if volume["usd"] is not None:
-        rows.append(["price", f"${volume['usd_per_trace']:.2g} a kept trace", f"${volume['usd']:,.0f}"])
+        whole = f"${volume['usd']:,.{0 if volume['usd'] >= 100 else 2}f}"
+        rows.append(["price", f"${volume['usd_per_trace']:.2g} a kept trace", whole])
     if volume["disk_bytes"] is not None:
         told = f"{quantity(rates['trace_bytes'])}B a kept trace, as JSON"
         rows.append(["disk", told, f"{quantity(volume['disk_bytes'])}B"])

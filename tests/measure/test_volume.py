@@ -176,7 +176,7 @@ def test_the_command(tmp_path: Path) -> None:
     told = CliRunner().invoke(app, asked)
     assert told.exit_code == 0, told.output
     assert "80 % are whole, 62 % of those right, 100 % of those kept, by 100 completions" in told.output
-    assert "x 4 samples" in told.output and "$3" in told.output
+    assert "x 4 samples" in told.output and "$3.00" in told.output
     found = jsonl.loads(CliRunner().invoke(app, [*asked, "--json"]).output.encode())
     assert (found["completions"], found["tokens"], found["gpus"]) == (600, 60_000.0, 2)
     assert found["usd"] == pytest.approx(60_000 / 200 / 3600 * 36)
