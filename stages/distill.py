@@ -74,7 +74,6 @@ class Config(SupervisedConfig):
     rope: Rope | None = None
     """For a student whose context is shorter than the traces: `{factor: 8, theta: 300000}` makes 32,768
     tokens of 4,096; the published config.json says so."""
-
     on_policy: OnPolicy | None = None
     """Have the student answer the prompts of `data` itself, and learn a teacher's probabilities of its
     answers: `{teacher: r1}`. The completions of `data` are then not learned from."""
@@ -136,12 +135,13 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
 def _run_on_policy(config: Config, how: OnPolicy, inputs: Inputs, work: Work) -> Outcome:
     from r1pipe.train import models, on_policy
 
-    student = inputs.one("model").path
+    student, teacher = inputs.one("model").path, inputs.one("on_policy.teacher").path
+    on_policy.require_same_vocabulary(student, teacher)
     model, tokenizer = lora.open_policy(student, config.lora, work)
     context = min(models.context_of(model), config.max_length or math.inf)
     prompts, too_long = _prompts(config, inputs, tokenizer, int(context) - how.max_new_tokens, work)
     longest = max(map(len, prompts)) + how.max_new_tokens
-    teacher = on_policy.open_teacher(inputs.one("on_policy.teacher").path, student, longest=longest)
+    opened = on_policy.open_teacher(teacher, longest=longest)
     stopping.note_prompts(work.dir, prompts, config.stop_check, how.max_new_tokens)
     count = how.steps * config.batch_size
     work.say(
@@ -151,7 +151,7 @@ def _run_on_policy(config: Config, how: OnPolicy, inputs: Inputs, work: Work) ->
     order = islice(epochs_of(len(prompts), derive_seed(work.seed, "on-policy")), count)
     asked = [prompts[place] for place in order]
     options = _on_policy_options(config, how)
-    trained = on_policy.train(model, tokenizer, teacher, asked, options, work)
+    trained = on_policy.train(model, tokenizer, opened, asked, options, work)
     folder = lora.publish_policy(model, tokenizer, work.dir / "published", trained.weights)
     metrics = {**trained.metrics, "prompts": len(prompts), "too_long": too_long}
     metrics |= stopping.check(folder, config.stop_check, work)

@@ -31,12 +31,8 @@ Prompt = tuple[int, ...]
 """A prompt in tokens."""
 
 
-def open_teacher(teacher: Path, student: Path, *, longest: int) -> "PreTrainedModel":
-    """The teacher, in float32, if it speaks the student's tokens and reads `longest` of them.
-
-    Raises `UsageError`, before any weights are read, where it does not.
-    """
-    _require_same_vocabulary(student, teacher)
+def open_teacher(teacher: Path, *, longest: int) -> "PreTrainedModel":
+    """The teacher, in float32. Raises `UsageError` where it does not read as many as `longest` tokens."""
     config = AutoConfig.from_pretrained(teacher).get_text_config()
     if config.max_position_embeddings < longest:
         raise UsageError(
@@ -47,8 +43,11 @@ def open_teacher(teacher: Path, student: Path, *, longest: int) -> "PreTrainedMo
     return model
 
 
-def _require_same_vocabulary(student: Path, teacher: Path) -> None:
-    """Probabilities are compared token by token, so each must mean the same to both."""
+def require_same_vocabulary(student: Path, teacher: Path) -> None:
+    """Probabilities are compared token by token, so each has to mean the same to both.
+
+    No weights are read. Raises `UsageError` where tokens or the numbers of outputs differ.
+    """
     own, other = (open_tokenizer(each).get_vocab() for each in (student, teacher))
     if differing := sorted(token for token in {**own, **other} if own.get(token) != other.get(token)):
         token = differing[0]
