@@ -140,8 +140,9 @@ def test_the_share_that_is_persistence() -> None:
 
 
 def test_what_a_run_may_take() -> None:
-    """The longest and the largest count; what was not measured is missed."""
+    """The longest and the largest count, of those that were measured; where none was, all is missed."""
     small, at_the_bound = Usage(600.0, 10**9, 0), Usage(900.0, 4 * 10**9, 0)
     assert [claim.held for claim in resources([small, at_the_bound])] == [True, True]
     assert [claim.held for claim in resources([Usage(900.1, 4 * 10**9 + 1, 0), small])] == [False, False]
-    assert [(claim.value, claim.held) for claim in resources([small, Usage(0, 0, 0)])] == [(None, False)] * 2
+    assert resources([small, Usage(0, 0, 0)]) == resources([small])
+    assert [(claim.value, claim.held) for claim in resources([Usage(0, 0, 0)])] == [(None, False)] * 2

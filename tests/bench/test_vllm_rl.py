@@ -75,6 +75,10 @@ def test_the_gain_may_be_less_by_the_spread_of_the_seeds() -> None:
     far = [zero(0.4, 0.7, **FOUND_OUT), zero(0.5, 0.8, **FOUND_OUT), zero(0.6, 0.9, **FOUND_OUT)]
     went_on = {"went_on": True}
     assert all(each.held for each in claims({"transformers": theirs, "vllm": near}, went_on))
+    few = claims({"transformers": theirs, "vllm": near[:1]}, went_on)
+    assert all(each.held for each in few)
+    # The standard deviation of theirs is .02 / sqrt(3), the error of three against one that by sqrt(4 / 3).
+    assert few[1].bound == pytest.approx(0.4066667 - 2 * 0.02 / sqrt(3) * sqrt(4 / 3))
     missed = [each.text for each in claims({"transformers": theirs, "vllm": far}, went_on) if not each.held]
     assert missed == ["gain of zero with vLLM >= with transformers - 2 standard errors of the difference"]
 
