@@ -492,6 +492,26 @@ def test_work_of_another_config_is_put_aside_and_found_again(tmp_path: Path):
     assert folder.begin("a", one) is False
 
 
+def test_work_of_other_options_is_said_to_begin_anew(tmp_path: Path, events: Events):
+    """Where a stage was begun with other options or inputs, and nowhere else."""
+    RunFolder(tmp_path / "run").begin("zero", "1" * 64)
+    execute(tree(), tmp_path / "run", events)
+    said = [stage for kind, stage, fields in events.all if kind == "say" and "begins anew" in fields["text"]]
+    assert said == ["zero"]
+
+
+def test_a_light_stage_alone_loads_nothing_heavy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The server that children are forked from is told to load it only where a stage that is due needs it."""
+    told: list[Any] = []
+    monkeypatch.setattr(pipeline, "fork_server", told.append)
+    more: dict[str, Any] = {"verbs": VERBS, "preload": ("heavy",)}
+    pipeline.run(tree(), tmp_path / "heavy", **more)
+    pipeline.run(tree(), tmp_path / "heavy", **more)
+    monkeypatch.setattr(VERBS.module("count"), "LIGHT", True, raising=False)
+    pipeline.run(tree(), tmp_path / "light", **more)
+    assert told == [("heavy",), ()]
+
+
 def test_reusing_a_version_leaves_begun_work_its_metrics(tmp_path: Path):
     """A changed value was tried and stopped; going back and forth mixes nothing."""
     execute(tree(), tmp_path)

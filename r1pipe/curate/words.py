@@ -32,6 +32,11 @@ _ALONE_FROM_TO: Final = (
     *((0xF900, 0xFAFF), (0x20000, 0x323AF)),
 )
 """Scripts that put no space between words, as ranges of code points."""
+_UNIFORM: Final = (
+    *((0x3400, 0x4DBF, _ALONE), (0x4E00, 0x9FFF, _ALONE), (0xAC00, 0xD7A3, _LETTER)),  # Han and Hangul
+    *((0xD800, 0xF8FF, _BLANK), (0x20000, 0x2F7FF, _ALONE), (0x30000, 0x323AF, _ALONE)),
+)
+"""Ranges of characters that are all alike and stay as they are, so that nobody need look at each."""
 _ALPHABETS_END: Final = 0x32400
 """From here on there are private characters, tags and variants."""
 
@@ -128,6 +133,8 @@ def among(values: Hashes, known: Hashes) -> npt.NDArray[np.bool_]:
 class _Alphabet:
     """What is known of each code point."""
 
+    letters: npt.NDArray[np.uint32]
+    """The code point that it is compared as."""
     kinds: npt.NDArray[np.uint8]
     hashes: Hashes
     unsettled: npt.NDArray[np.bool_]
@@ -145,7 +152,12 @@ def _characters(text: str) -> tuple[str, npt.NDArray[np.uint32], npt.NDArray[np.
     if alphabet.unsettled[characters].any():
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
         characters = _code_points(text)
-    return text, characters, alphabet.kinds.take(characters), alphabet.hashes.take(characters)
+    return (
+        text,
+        alphabet.letters.take(characters),
+        alphabet.kinds.take(characters),
+        alphabet.hashes.take(characters),
+    )
 
 
 def _code_points(text: str) -> npt.NDArray[np.uint32]:
@@ -156,26 +168,33 @@ def _code_points(text: str) -> npt.NDArray[np.uint32]:
 @cache
 def _ascii() -> tuple[npt.NDArray[np.uint8], Hashes]:
     letters = [_as_one(chr(code)) for code in range(128)]
-    return np.array([_kind(each) for each in letters], np.uint8), _hashes_of(letters)
+    kinds = np.array([_kind(each) for each in letters], np.uint8)
+    return kinds, _hashes_of(np.array([ord(each) for each in letters], np.uint32))
 
 
 @cache
 def _alphabet() -> _Alphabet:
-    letters, unsettled = [], []
-    for code in range(_ALPHABETS_END + 1):
-        character = chr(code)
-        letters.append(_as_one(character))
-        unsettled.append(letters[-1] == "" or unicodedata.combining(character) > 0)
-    letters = [letter or chr(code) for code, letter in enumerate(letters)]
-    letters[-1] = " "
-    kinds = np.array([_kind(letter) for letter in letters], np.uint8)
-    return _Alphabet(kinds, _hashes_of(letters), np.array(unsettled))
+    letters: npt.NDArray[np.uint32] = np.arange(_ALPHABETS_END + 1, dtype=np.uint32)
+    kinds: npt.NDArray[np.uint8] = np.zeros(len(letters), np.uint8)
+    unsettled: npt.NDArray[np.bool_] = np.zeros(len(letters), bool)
+    begin = 0
+    for first, last, kind in (*_UNIFORM, (_ALPHABETS_END, _ALPHABETS_END, _BLANK)):
+        kinds[first : last + 1] = kind
+        for code in range(begin, first):
+            letter = _as_one(chr(code))
+            unsettled[code] = not letter or unicodedata.combining(chr(code))
+            letters[code] = ord(letter or chr(code))
+            kinds[code] = _kind(letter or chr(code))
+        begin = last + 1
+    return _Alphabet(letters, kinds, _hashes_of(letters), unsettled)
 
 
 def _as_one(character: str) -> str:
     """The one character that it is compared as, or nothing where it becomes several."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", character).casefold())
     folded = _LIKE.get(character, folded)
+    if all(_kind(each) == _BLANK for each in folded) and len(folded) > 1:
+        return " "  # the dots of an ellipsis
     return folded if len(folded) == 1 else ""
 
 
@@ -190,8 +209,8 @@ def _kind(character: str) -> int:
     return _DIGIT if category == "Nd" else _LETTER
 
 
-def _hashes_of(letters: list[str]) -> Hashes:
-    hashes = np.array([ord(letter) + 1 for letter in letters], np.uint64)
+def _hashes_of(letters: npt.NDArray[np.uint32]) -> Hashes:
+    hashes = letters.astype(np.uint64) + np.uint64(1)
     mix(hashes)
     return hashes
 
@@ -274,7 +293,7 @@ def _room(count: int) -> int:
     return max(1 << 14, 1 << count.bit_length())
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _powers(base: int, count: int) -> tuple[Hashes, Hashes]:
     """The powers of a base modulo 2^64 and their inverses, from the power 0 on."""
     return _geometric(base, count), _geometric(pow(base, -1, 1 << 64), count)

@@ -3,13 +3,15 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
 from r1pipe.tasks import Item, mixture, task_spec
 from r1pipe.world.corpus import Habits, Mix, documents
 from r1pipe.world.demonstrations import demonstrations
-from stages import corpus, evaluate, rl, sample
+from stages import corpus, curate, evaluate, rl, sample
+from tests.curating import kept, ledger, row, run, write
 
 MIX = Mix(sums=1, drills=1, single=1, short=1, search=1, plain=1)
 HABITS = Habits(lost=0.2)
@@ -46,3 +48,38 @@ def test_a_change_of_what_is_made_is_a_new_version(
 ) -> None:
     """If this fails, results have changed: raise the `VERSION` of each stage, and write the new pair here."""
     assert (versions, hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]) == known
+
+
+STEPS = [
+    "verify",
+    "truncated",
+    "correct",
+    "format",
+    {"name": "language", "at_least": 0.9},
+    {"name": "readability", "repetition": 0.3},
+    {"name": "exact", "of": "question"},
+    "exact",
+    {"name": "near", "threshold": 0.75},
+    {"name": "cap", "count": 2, "prefer": "diverse"},
+    {"name": "balance", "by": ["domain", "difficulty"], "rows": 60},
+]
+
+
+def test_a_change_of_what_is_curated_is_a_new_version(tmp_path: Path) -> None:
+    """As above, of `curate`: what is kept of a few hundred rows, what is not, and why."""
+    rows = []
+    for number in range(300):
+        seed = number % 160
+        words = [f"w{seed * k % 9973}" for k in range(1, 40 + seed % 30)] * (1 + 3 * (seed % 31 == 0))
+        other = " mais oui nous savons que la somme est plus que cela" * (6 * (seed % 29 == 0))
+        text = f"we know that the {' '.join(words)} is what it is{other}{' indeed' * (number % 4 == 0)}"
+        completion = f"{text} </think> <answer> {seed % 7} </answer>"
+        made = row(number % 40, id=f"r{number}", completion=completion, verdict=None)
+        made |= {"gold": "9" if number % 11 == 0 else str(seed % 7), "task": ("math", "code")[seed % 3 == 0]}
+        made |= {"question": row(38)["question"]} if number % 40 == 39 else {}
+        rows.append({**made, "truncated": number % 37 == 0, "opened": True})
+    outcome, _ = run(tmp_path / "run", write(tmp_path / "rows.jsonl", rows), steps=STEPS, validation=0.1)
+    told = [*kept(outcome), *kept(outcome, "validation"), *ledger(outcome)]
+    assert len({each["name"] for each in ledger(outcome)}) == 8
+    digest = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    assert (curate.VERSION, digest) == (1, "90a025e91392845f")
