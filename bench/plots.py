@@ -16,9 +16,9 @@ Part = tuple[str, str]
 """The name of what is drawn, and its colour."""
 
 
-def curves(series: Sequence[Series], legend: Sequence[Part], *, title: str) -> str:
-    """Lines over steps; one colour may have several lines."""
-    chart = str(line_chart(series, description=title))
+def curves(series: Sequence[Series], legend: Sequence[Part], *, title: str, logarithmic: bool = False) -> str:
+    """Lines over steps, or with `logarithmic` over counts; one colour may have several lines."""
+    chart = str(line_chart(series, description=title, logarithmic=logarithmic))
     top = _LINE * (1 + len(legend)) + 10
     placed = chart.replace("<svg ", f'<svg y="{top}" width="{WIDTH}" height="190" ', 1)
     return _file(WIDTH, top + 190, title, legend, placed)

@@ -83,6 +83,14 @@ class Artifact:
         in_run = _VERSION.fullmatch(path.name) and path.parent.parent.name == "artifacts"
         return path.parents[2] if in_run else None
 
+    def manifest_or_fail(self) -> Manifest:
+        """The manifest of what a stage published. Raises `UsageError` for what is from outside."""
+        if self.manifest is None:
+            raise UsageError(
+                f"'{self.path}' was published by no stage: it has no {MANIFEST}. Check the path."
+            )
+        return self.manifest
+
     def rows(self) -> list[dict[str, Any]]:
         """Return a dataset's rows; a bad one raises `UsageError`, see `read_rows` for setting it aside."""
         return list(jsonl.iter_rows(self.path))

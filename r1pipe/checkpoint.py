@@ -4,11 +4,13 @@ Nothing is loaded: the sizes in a safetensors file's header say whether the file
 """
 
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
 
 from r1pipe import jsonl
+from r1pipe.errors import UsageError
 
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
@@ -39,6 +41,20 @@ def weight_files(folder: Path) -> list[str]:
         return [_WEIGHTS]
     weight_map = _read_index(folder / _INDEX)
     return sorted(set(weight_map.values())) if isinstance(weight_map, dict) else []
+
+
+def parameters(folder: Path) -> int:
+    """How many parameters a checkpoint has, read off its weights' headers: tied ones count once.
+
+    Raises `UsageError` where a file of them is not whole.
+    """
+    total = 0
+    for name in weight_files(folder):
+        header = _safetensors_header(folder / name)
+        if isinstance(header, str):
+            raise UsageError(f"'{folder}' cannot be used as a checkpoint. {header}")
+        total += sum(math.prod(entry["shape"]) for entry in header.values())
+    return total
 
 
 def _hint_of_other_folders(folder: Path) -> str | None:

@@ -13,6 +13,7 @@ Row = Mapping[str, Any]
 
 _NUMBERS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("loss", "loss", "{:.3f}".format),
+    ("divergence", "divergence", "{:.3f}".format),
     ("reward", "reward", "{:.3f}".format),
     ("accuracy", "accuracy", "{:.3f}".format),
     ("pass_at_1", "pass@1", "{:.3f}".format),

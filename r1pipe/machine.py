@@ -89,11 +89,16 @@ def full_memory_explained(ways_out: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        torch = sys.modules.get("torch")
-        if torch is None or not isinstance(error, torch.OutOfMemoryError):
+        if not is_full_memory(error):
             raise
         told = (str(error).strip().splitlines() or ["out of memory"])[0]
         raise EnvironmentUnfit(f"The accelerator's memory is full: {told} {ways_out}") from error
+
+
+def is_full_memory(error: RuntimeError) -> bool:
+    """Whether an error says that the accelerator's memory is full."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 def print_into(log: Path) -> None:

@@ -8,7 +8,7 @@ from r1pipe.columns import COLUMNS, pass_at_1, sample_size
 from r1pipe.jsonl import dumps
 from r1pipe.output import Answer, Answers, Table
 from r1pipe.report.run_files import headline
-from r1pipe.text import duration, quantity, shortened
+from r1pipe.text import duration, percent, quantity, shortened
 
 if TYPE_CHECKING:
     from r1pipe.artifact import Artifact, Lineage
@@ -202,6 +202,34 @@ def curation_table(steps: Sequence[Mapping[str, Any]]) -> Table:
         counts = (step["seen"], rejected, aside, step["kept"])
         rows.append([f"{step['step']} {step['name']}", *(f"{count:,}" for count in counts)])
     return Table(["step", "rows in", "rejected", "set aside", "kept"], rows)
+
+
+def volume_table(volume: Mapping[str, Any]) -> Table:
+    """What a number of traces takes, and what each number was made of."""
+    rates = volume["rates"]
+    measured = rates["measured_on"]
+    source = "" if measured is None else f", by {measured:,} completions"
+    shares = (
+        f"{percent(1 - rates['truncated'])} are whole, {percent(rates['acceptance'])} of those right, "
+        f"{percent(1 - rates['loss'])} of those kept{source}"
+    )
+    rows = [
+        ["traces", "to be kept", f"{volume['target']:,}"],
+        ["completions", shares, f"{volume['completions']:,}"],
+        ["prompts", f"x {volume['samples']:,} samples", f"{volume['prompts']:,}"],
+        ["tokens", f"{rates['tokens']:,.0f} a completion", quantity(volume["tokens"])],
+    ]
+    if volume["gpu_hours"] is not None:
+        speed = f"{quantity(rates['tokens_per_second'])} tokens/s each"
+        rows.append(["GPU-hours", speed, f"{volume['gpu_hours']:,.1f}"])
+        rows.append(["time", f"on {volume['gpus']:,}", duration(volume["hours"] * 3600)])
+    if volume["usd"] is not None:
+        whole = f"${volume['usd']:,.{0 if volume['usd'] >= 100 else 2}f}"
+        rows.append(["price", f"${volume['usd_per_trace']:.2g} a kept trace", whole])
+    if volume["disk_bytes"] is not None:
+        told = f"{quantity(rates['trace_bytes'])}B a kept trace, as JSON"
+        rows.append(["disk", told, f"{quantity(volume['disk_bytes'])}B"])
+    return Table(["", "because", ""], rows, left=2)
 
 
 def lineage_tree(root: "Lineage") -> str:

@@ -59,7 +59,7 @@ def test_the_stage_passes_on_what_is_planned() -> None:
 def test_a_supervised_stage_passes_on_what_is_planned() -> None:
     """64 rows in micro-batches of 8."""
     config = distill.Config.model_validate({"model": "base", "data": "rows", "micro_batch": 8})
-    passed_on = supervised.options(config, rows=640)
+    passed_on = supervised.options(config, steps=30)
     assert passed_on.items() >= {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 8}.items()
     assert "steps_per_generation" not in passed_on and "num_generations" not in passed_on
 

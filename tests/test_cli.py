@@ -38,6 +38,7 @@ COMMANDS = [
     "report",
     "tasks",
     "verify",
+    "volume",
     *VERBS,
 ]
 

@@ -240,6 +240,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_llama(folder / "instruct", TEXTS, instruct=True)
     write_classifier(folder / "scorer")
     files = {"gsm8k": "openai/gsm8k", "math": "MATH", "traces": "rows", "general": "rows"}
+    files |= {"gsm8k-train": "openai/gsm8k", "gsm8k-test": "MATH"}
     for file, rows in {**files, **{name: name for name in ("choice", "exact", "code")}}.items():
         (folder / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[rows]))
     return folder

@@ -23,9 +23,12 @@ class Series:
     color: str = "var(--c1)"
 
 
-def line_chart(series: Sequence[Series], *, description: str, from_zero: bool = False) -> Markup:
+def line_chart(
+    series: Sequence[Series], *, description: str, from_zero: bool = False, logarithmic: bool = False
+) -> Markup:
     """Draw the series over their steps; `description` is what a screen reader says.
 
+    With `logarithmic` steps stand by their logarithm, and the axis names each step that has a point.
     A long series is drawn twice: its rows faintly, and over them their running mean.
     """
     series = [Series(s.label, [p for p in s.points if math.isfinite(p[1])], s.color) for s in series]
@@ -33,9 +36,10 @@ def line_chart(series: Sequence[Series], *, description: str, from_zero: bool = 
     if not points:
         return Markup("")
     ys = [y for _, y in points]
-    x_ticks = ticks(min(x for x, _ in points), max(x for x, _ in points), 5)
+    first, last = min(x for x, _ in points), max(x for x, _ in points)
     y_ticks = ticks(min(0.0, *ys) if from_zero else min(ys), max(ys), 4)
-    to_x = _scale(min(x for x, _ in points), max(x for x, _ in points), LEFT, WIDTH - RIGHT)
+    x_ticks = sorted({x for x, _ in points}) if logarithmic else ticks(first, last, 5)
+    to_x = (_log_scale if logarithmic else _scale)(first, last, LEFT, WIDTH - RIGHT)
     to_y = _scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
     parts = [_axes(x_ticks, y_ticks, to_x, to_y)]
     parts += [_line(each, to_x, to_y) for each in series if each.points]
@@ -81,6 +85,12 @@ def _scale(low: float, high: float, start: float, end: float) -> Scale:
     """The linear map from [low, high] to [start, end]."""
     factor = (end - start) / ((high - low) or 1.0)
     return lambda value: start + (value - low) * factor
+
+
+def _log_scale(low: float, high: float, start: float, end: float) -> Scale:
+    """The map from [low, high] to [start, end] that is linear in the logarithm."""
+    linear = _scale(math.log(low), math.log(high), start, end)
+    return lambda value: linear(math.log(value))
 
 
 def _axes(x_ticks: list[float], y_ticks: list[float], to_x: Scale, to_y: Scale) -> str:

@@ -23,6 +23,7 @@ _CHARTS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("length", "length in tokens"),),
     (("truncated", "truncated"), ("groups_without_spread", "groups without spread")),
     (("loss", "loss"),),
+    (("divergence", "divergence"),),
     (("kl", "KL"),),
     (("entropy", "entropy"),),
 )

@@ -53,34 +53,41 @@ class Examples:
 
     kept: list[Example] = field(default_factory=list)
     set_aside: list[dict[str, Any]] = field(default_factory=list)
-    """Each with its `path`, its `line` (broken JSON) or `index` among the rows, the `reason`, the row."""
+    """Each with its `path`, its `line` (broken JSON) or `index` among the rows, the `reason`, the row; one
+    that is too long with its `tokens`."""
+
+    @property
+    def too_long(self) -> list[int]:
+        """The tokens of each row that was too long."""
+        return [row["tokens"] for row in self.set_aside if "tokens" in row]
 
     def read(
         self,
         path: Path,
         tokenizer: "PreTrainedTokenizerBase",
         *,
-        context: int,
+        context: int | None = None,
         limit: int | None = None,
         seed: int = 0,
     ) -> None:
         """Add the rows of a dataset's folder or `.jsonl` file, or `limit` of them drawn by the seed.
 
         A row is `{"prompt", "completion"}`, both text and the prompt already rendered, or `{"messages"}`
-        whose last one is the assistant's. A broken row, and one longer than `context` tokens, is set aside: a
-        trace that is cut would teach to stop in the middle.
+        whose last one is the assistant's. A broken row, and one longer than `context` tokens where that is
+        given, is set aside: a trace that is cut would teach to stop in the middle.
         """
         rows, bad = jsonl.read_rows(path)
         self.set_aside += [{"path": b.path, "line": b.line, "reason": b.reason, "row": b.text} for b in bad]
         usable = []
         for index, row in enumerate(rows):
-            made = example(row, tokenizer)
-            if isinstance(made, Example) and made.length > context:
-                made = f"{made.length} tokens, and the context holds {context}"
-            if isinstance(made, Example):
-                usable.append(made)
+            made, place = example(row, tokenizer), {"path": str(path), "index": index}
+            if isinstance(made, str):
+                self.set_aside.append({**place, "reason": made, "row": row})
+            elif context is not None and made.length > context:
+                reason = f"{made.length} tokens, and the context holds {context}"
+                self.set_aside.append({**place, "reason": reason, "tokens": made.length, "row": row})
             else:
-                self.set_aside.append({"path": str(path), "index": index, "reason": made, "row": row})
+                usable.append(made)
         if limit is not None and limit < len(usable):
             drawn = islice(epochs_of(len(usable), derive_seed(seed, "limit")), limit)
             usable = [usable[index] for index in drawn]

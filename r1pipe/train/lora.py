@@ -18,7 +18,7 @@ from r1pipe.train.determinism import derive_seed
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
     from r1pipe.stage import Work
 
@@ -72,16 +72,17 @@ def unshardable(lora: Lora | None, parallel: str) -> str | None:
 
 
 def open_policy(
-    folder: Path, lora: Lora | None, work: "Work"
+    folder: Path, lora: Lora | None, work: "Work", config: "PreTrainedConfig | None" = None
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """The model to be trained and its tokenizer; with `lora` its weights are frozen and adapters put in.
 
+    `config` takes the place of the one in the folder.
     Raises `UsageError` as `models.open_model` does and for targets that the model does not have, and
     `EnvironmentUnfit` where PEFT is missing.
     """
     from r1pipe.train import models
 
-    model, tokenizer = models.open_model(folder)
+    model, tokenizer = models.open_model(folder, config)
     if lora is not None:
         model = wrap(model, lora, work.seed)
         trained, of = model.get_nb_trainable_parameters()

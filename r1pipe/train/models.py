@@ -15,18 +15,21 @@ from r1pipe import jsonl
 from r1pipe.train.text import open_ending_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-def open_model(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """A causal language model in float32 and its tokenizer.
+def open_model(
+    folder: Path, config: "PreTrainedConfig | None" = None
+) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """A causal language model in float32 and its tokenizer; `config` takes the place of the folder's.
 
     Training keeps float32 weights everywhere; on a GPU the forward pass runs in bfloat16 by autocast. Raises
     `UsageError` when the tokenizer has no EOS, since a model that cannot end its answer cannot be trained to.
     """
     hush()
     tokenizer = open_ending_tokenizer(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    given = {} if config is None else {"config": config}
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **given)
     return model, tokenizer
 
 

@@ -24,6 +24,7 @@ OWNED = {
     "load_best_model_at_end": "the last weights are published",
     "save_total_limit": "two are kept, so that one is whole at any time",
     "remove_unused_columns": "r1pipe prepares the columns",
+    "packing": "TRL's packing cuts what is too long; padding_free: true leaves out padding, and cuts nothing",
     "use_vllm": "rollouts come from r1pipe's own engine",
     "min_p": "r1pipe's engine has no such option",
     "repetition_penalty": "r1pipe's engine has no such option",
@@ -91,7 +92,7 @@ def _refused(config_class: type, options: Mapping[str, Any]) -> Findings:
 
 
 def _hint(key: str, known: set[str], renamed: Mapping[str, str]) -> str:
-    near = difflib.get_close_matches(key, [*known, *renamed.values()], n=1)
+    near = difflib.get_close_matches(key, [*(known - OWNED.keys()), *renamed.values()], n=1)
     if not near:
         return ""
     field = renamed.get(near[0], near[0] if near[0] in renamed.values() else None)

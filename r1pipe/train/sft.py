@@ -5,17 +5,19 @@ a resumed run sees the rest of the same sequence, and the guard against numbers 
 """
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
+import torch
 from datasets import Dataset
 from datasets.table import InMemoryTable
 from trl import SFTConfig, SFTTrainer
 
-from r1pipe.train import ranks
+from r1pipe.train import models, ranks
 from r1pipe.train.callbacks import Row, WorkCallback
 from r1pipe.train.determinism import bucketed, derive_seed, epochs_of
 from r1pipe.train.examples import IGNORED, Example
@@ -77,6 +79,58 @@ def train(
     callback = WorkCallback(work, _MetricRows(epochs))
     weights = run(trainer, callback)
     return Trained(callback.headline, tokens, weights)
+
+
+TIMED: Final = (1 / 6, 1 / 2, 5 / 6)
+"""Where the rows that are timed stand among all by their length: the mean of these places is near that of a
+training, in which the time of a row grows faster than its length."""
+
+
+def seconds_per_token(
+    model: "PreTrainedModel", examples: Sequence[Example], micro_batch: int
+) -> float | None:
+    """What a token takes, forward and backward, timed on a few micro-batches; nothing of the model changes.
+
+    The optimiser's part is left out. None on several ranks, where the weights may be in parts, and where the
+    memory is too small for a pass as plain as this one.
+    """
+    if ranks.several():
+        return None
+    models.place(model)
+    on_gpu = torch.cuda.is_available()
+    by_length = sorted(range(len(examples)), key=lambda row: examples[row].length)
+    starts = [max(0, round(place * len(by_length)) - micro_batch // 2) for place in TIMED]
+    batches = [[examples[row] for row in by_length[start : start + micro_batch]] for start in starts]
+    trained = model.training
+    model.train()
+    if on_gpu:
+        model.gradient_checkpointing_enable()
+    try:
+        with torch.random.fork_rng(), torch.autocast("cuda", torch.bfloat16, enabled=on_gpu):
+            _pass(model, batches[1])  # the first one also makes what later ones find made
+            seconds = sum(_pass(model, batch) for batch in batches)
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        if on_gpu:
+            model.gradient_checkpointing_disable()
+        model.zero_grad(set_to_none=True)
+        model.train(trained)
+    return seconds / sum(example.length for batch in batches for example in batch)
+
+
+def _pass(model: "PreTrainedModel", batch: Sequence[Example]) -> float:
+    """The seconds of a forward and a backward pass over the rows of a batch, padded to the longest."""
+    longest = max(example.length for example in batch)
+    rows = [example.token_ids + [0] * (longest - example.length) for example in batch]
+    labels = [example.labels + [IGNORED] * (longest - example.length) for example in batch]
+    mask = [[1] * example.length + [0] * (longest - example.length) for example in batch]
+    ids, learnt, real = (torch.tensor(each, device=model.device) for each in (rows, labels, mask))
+    begun = time.perf_counter()
+    model(input_ids=ids, attention_mask=real, labels=learnt).loss.backward()
+    if ids.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
 
 
 def laid_out(examples: Sequence[Example]) -> Dataset:

@@ -4,7 +4,9 @@ Importing it is cheap: torch and TRL come with `run`.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -13,11 +15,17 @@ from r1pipe.batches import BatchPlan
 from r1pipe.errors import UsageError
 from r1pipe.parallel import ParallelConfig
 from r1pipe.stage import NEUTRAL, CheckpointRef, DatasetRef, Findings, Inputs, Outcome, Work
-from r1pipe.train import lora
+from r1pipe.train import lora, stopping
 from r1pipe.train.examples import Examples, reasons
 from r1pipe.train.lora import Lora
+from r1pipe.train.outlook import Outlook
+from r1pipe.train.rope import Rope, stretch
+from r1pipe.train.stopping import StopCheck
 
-_TRL_NAMES: Final = {
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+TRL_NAMES: Final = {
     "num_train_epochs": "epochs",
     "per_device_train_batch_size": "micro_batch",
     "gradient_accumulation_steps": "micro_batch",
@@ -29,6 +37,12 @@ _TRL_NAMES: Final = {
     "max_length": "max_length",
 }
 """SFTConfig's options that the stage's own fields set."""
+
+
+WAYS_OUT: Final = (
+    "Set `micro_batch` lower, which gives the same step; or train adapters, as by `lora: {r: 16}`."
+)
+"""What needs less memory."""
 
 
 def _listed(value: Any) -> Any:
@@ -48,7 +62,7 @@ class SupervisedConfig(ParallelConfig):
     """At most so many rows of a dataset, drawn at random; the keys are names in `data`."""
     epochs: float = Field(default=2.0, gt=0)
     """Passes over the rows; the paper's fine-tunings take two to three."""
-    learning_rate: float = Field(default=5e-5, gt=0)
+    learning_rate: float | None = Field(default=5e-5, gt=0)
     """AdamW's highest."""
     scheduler: Literal["constant", "linear", "cosine"] = "cosine"
     """How the learning rate falls after the warm-up: not at all, to zero, or to `floor` on a cosine."""
@@ -66,6 +80,8 @@ class SupervisedConfig(ParallelConfig):
     lora: Lora | None = None
     """Train adapters in place of the weights, e.g. `{r: 16}`: a fraction of the memory. The published model
     has them merged, and they lie beside it in `adapter/`."""
+    stop_check: Annotated[StopCheck, NEUTRAL] = StopCheck()
+    """How the trained model is asked whether it ends its answers."""
     save_every: Annotated[int, Field(ge=1), NEUTRAL] = 50
     """Steps between checkpoints that a stopped stage goes on from."""
     log_every: Annotated[int, Field(ge=1), NEUTRAL] = 5
@@ -95,60 +111,124 @@ def batches(config: SupervisedConfig) -> BatchPlan:
 
 def check(config: SupervisedConfig) -> Findings:
     """Find what this machine lacks, and what is wrong with the options passed through to the trainer."""
-    here = config.processes // config.nodes
-    found = Findings(lacking=parallel.lacking(config.parallel, here) + lora.lacking(config.lora))
+    found = lacking(config)
     if not config.trainer:
         return found
     from trl import SFTConfig
 
     from r1pipe.train.options import check_trainer
 
-    return found + check_trainer(SFTConfig, config.trainer, _TRL_NAMES, options(config, rows=1))
+    return found + check_trainer(SFTConfig, config.trainer, TRL_NAMES, options(config, steps=1))
 
 
-@machine.full_memory_explained(
-    "Set `micro_batch` lower, which gives the same step; or train adapters, as by `lora: {r: 16}`."
-)
-def run(config: SupervisedConfig, inputs: Inputs, work: Work) -> Outcome:
+def lacking(config: SupervisedConfig) -> Findings:
+    """Find what this machine lacks."""
+    here = config.processes // config.nodes
+    return Findings(lacking=parallel.lacking(config.parallel, here) + lora.lacking(config.lora))
+
+
+@machine.full_memory_explained(WAYS_OUT)
+def run(config: SupervisedConfig, inputs: Inputs, work: Work, *, rope: Rope | None = None) -> Outcome:
     """Train the model on the data; publish it, with the rows that were set aside if any were.
 
-    Raises `UsageError` when no row can be trained on.
+    With `rope` the model's context grows first. Raises `UsageError` when no row can be trained on, and
+    `RunFailed` where the trained model does not end its answers and `config.stop_check` says that it has to.
     """
-    from r1pipe.train import launching, models, sft
-
     if config.spread and work.rank is None:
-        return launching.on_processes(config, inputs, work)
-    model, tokenizer = lora.open_policy(inputs.one("model").path, config.lora, work)
-    context = min(models.context_of(model), config.max_length or models.context_of(model))
-    examples = Examples()
+        from r1pipe.train import launching
+
+        outcome = launching.on_processes(config, inputs, work)
+    else:
+        outcome = _train(config, inputs, work, rope)
+    if work.rank is not None:
+        return outcome  # whoever launched the ranks asks the model, once their memory is free
+    return replace(outcome, metrics=outcome.metrics | stopping.check(outcome.path, config.stop_check, work))
+
+
+def _train(config: SupervisedConfig, inputs: Inputs, work: Work, rope: Rope | None) -> Outcome:
+    from r1pipe.train import models, sft
+
+    folder = inputs.one("model").path
+    model, tokenizer = lora.open_policy(folder, config.lora, work, _stretched(folder, rope, work))
+    context = models.context_of(model)
+    examples = read_examples(config, inputs, tokenizer, context, work)
+    outlook = Outlook.of(examples.kept, config.epochs, config.batch_size)
+    if not work.rank:
+        stopping.note(work.dir, examples.kept, config.stop_check, context, work.seed)
+        # The time of a pass is told to people, and has no part in the result.
+        work.say(outlook.sentence(sft.seconds_per_token(model, examples.kept, batches(config).micro_batch)))
+    passed_on = options(config, outlook.steps)
+    trained = sft.train(model, tokenizer, examples.kept, config.epochs, config.batch_size, passed_on, work)
+    if work.rank:
+        return Outcome("checkpoint", work.dir)  # the first process publishes
+    if rope is not None:  # some tokenizers know a context of their own, and complain beyond it
+        tokenizer.model_max_length = max(tokenizer.model_max_length, context)
+    published = lora.publish_policy(model, tokenizer, work.dir / "published", trained.weights)
+    models.publish_set_aside(published, examples.set_aside)
+    metrics = {
+        **trained.metrics,
+        "rows": outlook.rows,
+        "set_aside": len(examples.set_aside),
+        "too_long": len(examples.too_long),
+        "tokens_per_epoch": outlook.tokens,
+    }
+    return Outcome("checkpoint", published, metrics, tokens=trained.tokens)
+
+
+def _stretched(folder: Path, rope: Rope | None, work: Work) -> "PreTrainedConfig | None":
+    """The config of a model whose context grows; None for one that stays as it is."""
+    if rope is None:
+        return None
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    work.say(stretch(config, rope))
+    return config
+
+
+def read_examples(
+    config: SupervisedConfig,
+    inputs: Inputs,
+    tokenizer: "PreTrainedTokenizerBase",
+    context: int | None,
+    work: Work,
+) -> Examples:
+    """The rows of all of the stage's data in tokens; tells what was set aside.
+
+    `context` is the most tokens that the model reads, None where the rows may be of any length. Raises
+    `UsageError` where no row is left.
+    """
+    examples, most = Examples(), None
+    if context is not None:
+        most = min(context, config.max_length or context)
     for label, dataset in zip(inputs.labels("data"), inputs.many("data"), strict=True):
         limit = config.limits.get(label)
-        examples.read(dataset.path, tokenizer, context=context, limit=limit, seed=work.seed)
+        examples.read(dataset.path, tokenizer, context=most, limit=limit, seed=work.seed)
     counts = reasons(examples.set_aside)
     if counts:
         listed = ", ".join(f"{count} {reason}" for reason, count in counts.items())
         work.say(f"{len(examples.set_aside)} rows were set aside: {listed}.")
+    if (lengths := examples.too_long) and most is not None:
+        bound = "`max_length`" if most != context else "the model's context"
+        work.say(
+            f"Those too long have {min(lengths):,} to {max(lengths):,} tokens, {sum(lengths):,} in all; "
+            f"{bound} holds {most:,}. None is cut."
+        )
     if not examples.kept:
+        bounded = "" if most is None else f", at most {most} tokens"
         raise UsageError(
             f"No row of {', '.join(config.data)} can be trained on; {len(examples.set_aside)} were set aside "
-            f"({', '.join(counts)}). A row needs text in `prompt` and `completion`, at most {context} tokens."
+            f"({', '.join(counts)}). A row needs text in `prompt` and `completion`{bounded}."
         )
-    passed_on = options(config, len(examples.kept))
-    trained = sft.train(model, tokenizer, examples.kept, config.epochs, config.batch_size, passed_on, work)
-    if work.rank:
-        return Outcome("checkpoint", work.dir)  # the first process publishes
-    folder = lora.publish_policy(model, tokenizer, work.dir / "published", trained.weights)
-    models.publish_set_aside(folder, examples.set_aside)
-    metrics = {**trained.metrics, "rows": len(examples.kept), "set_aside": len(examples.set_aside)}
-    return Outcome("checkpoint", folder, metrics, tokens=trained.tokens)
+    return examples
 
 
-def options(config: SupervisedConfig, rows: int) -> dict[str, Any]:
-    """The stage's fields as SFTConfig calls them, for so many rows, and the `trainer:` section over them."""
-    steps = max(1, -(-round(rows * config.epochs) // config.batch_size))
+def options(config: SupervisedConfig, steps: int) -> dict[str, Any]:
+    """The stage's fields as TRL calls them, for so many steps, and the `trainer:` section over them."""
+    rate = {} if config.learning_rate is None else {"learning_rate": config.learning_rate}
     return {
         **batches(config).trainer_options,
-        "learning_rate": config.learning_rate,
+        **rate,
         **_schedule(config),
         "warmup_steps": round(config.warmup * steps),
         "save_steps": config.save_every,

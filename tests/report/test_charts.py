@@ -60,3 +60,14 @@ def test_what_is_not_finite_is_not_drawn() -> None:
     svg = line_chart([Series("x", [(0, 0.0), (1, float("nan")), (2, 1.0)])], description="x")
     assert "nan" not in svg.lower() and "inf" not in svg.lower()
     assert line_chart([Series("x", [(0, float("nan"))])], description="x") == ""
+
+
+def test_counts_stand_by_their_logarithm() -> None:
+    """100, 1,000 and 10,000 are as far apart, and each is named below."""
+    points = [(100.0, 0.1), (1000.0, 0.2), (10000.0, 0.4)]
+    drawn = ET.fromstring(str(line_chart([Series("a", points)], description="d", logarithmic=True)))
+    path = next(each for each in drawn.iter() if each.tag.endswith("path"))
+    xs = [float(x) for x in re.findall(r"[ML]([\d.]+),", path.attrib["d"])]
+    assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.2)
+    named = [each.text for each in drawn.iter() if each.tag.endswith("text")]
+    assert named[-3:] == ["100", "1k", "10k"]

@@ -73,7 +73,9 @@ def test_limits_name_datasets() -> None:
 def test_trainer_options_are_checked() -> None:
     """The nearest option, or the stage's own field."""
     assert sft.check(config(trainer={"weight_decay": 0.1})) == Findings()
-    assert sft.check(config(trainer={"packin": True, "num_train_epochs": 2})).wrong == [
-        "trainer.packin: SFTConfig has no such option; did you mean 'packing'?",
+    assert sft.check(config(trainer={"padding_fre": True, "num_train_epochs": 2})).wrong == [
+        "trainer.padding_fre: SFTConfig has no such option; did you mean 'padding_free'?",
         "trainer.num_train_epochs: set `epochs` on the stage instead",
     ]
+    (said,) = sft.check(config(trainer={"packing": True})).wrong
+    assert said.startswith("trainer.packing cannot be set: TRL's packing cuts what is too long")
