@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from r1pipe import jsonl
 from r1pipe.artifact import Store
 from r1pipe.curate import Keep
+from r1pipe.curate.traces import validated
 from r1pipe.errors import Interrupted, RunFailed, UsageError
 from r1pipe.rollout import Finished, Rollout, Sampling, tracing
 from r1pipe.rollout import local as engines
@@ -145,6 +146,8 @@ def test_the_counts_add_up(tiny: Path, tmp_path: Path, monkeypatch: pytest.Monke
         tiny.stem,
     )
     assert len({row["id"] for row in [*kept, *rejects(outcome)]}) == 16
+    for row in [*kept, *rejects(outcome)]:
+        validated({key: value for key, value in row.items() if key != "rejected"})
     assert outcome.tokens == sum(row["tokens"] for row in [*kept, *rejects(outcome)])
     assert [row["acceptance"] for row in ear.rows] == [2 / 6, 1 / 6, 1 / 4]
     assert [row["steps"] for row in ear.rows] == [3, 3, 3]

@@ -48,6 +48,8 @@ def test_shards_hold_the_same_as_one(tiny: Path, tmp_path: Path) -> None:
     assert texts(tmp_path / "one") == texts(tmp_path / "five")
     assert {**one.metrics, "rejected": None} == {**five.metrics, "rejected": None}
     rows = [validated(row) for row in jsonl.iter_rows(five.path)]
+    whole = [validated(row) for row in jsonl.iter_rows(one.path)]
+    assert sorted(row["id"] for row in rows) == sorted(row["id"] for row in whole)
     order = [shard_of(row["problem_id"], 5) for row in rows]
     assert order == sorted(order) and len(set(order)) == 5
     steps = sum(-(-count // 5) for count in Counter(order).values())
