@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import Field, model_validator
 
 from r1pipe import jsonl, machine
+from r1pipe.artifact import Artifact
 from r1pipe.curate import Harvest, Keep, PassRates, Rewrite, TraceRow
 from r1pipe.errors import RunFailed, UsageError
 from r1pipe.fingerprint import sha256_of
@@ -26,7 +27,7 @@ from r1pipe.rollout.batching import Drawing, Job
 from r1pipe.rollout.meter import Meter
 from r1pipe.rollout.rounds import Rounds
 from r1pipe.rollout.shards import Shard, ShardFolder, cut, digest_of
-from r1pipe.rollout.specs import AnyEngine, AutoSpec
+from r1pipe.rollout.specs import AnyEngine, AutoSpec, TeacherSpec
 from r1pipe.rollout.tally import Group, Tally
 from r1pipe.rollout.tracing import TraceMaker
 from r1pipe.rollout.writers import (
@@ -70,6 +71,9 @@ class Config(StageConfig):
     """Who answers: the model, or the task itself, as data for questions that need no thinking."""
     engine: AnyEngine = AutoSpec()
     """What generates: `auto`, `transformers`, `vllm` or `vllm-server`; `auto` says what it chose, and why."""
+    teacher: TeacherSpec | None = None
+    """A chat server that answers in the model's place, of which then only the tokenizer is used, for the
+    students' prompts: `{url: …, model: …, api_key_env: …}`, see docs/traces.md."""
     template: Template = "r1-zero"
     """How a question becomes a prompt: `r1-zero` (the paper's, for a base), `chat` or `plain`."""
     temperature: float = Field(default=1.0, ge=0)
@@ -119,6 +123,16 @@ class Config(StageConfig):
         return self
 
     @model_validator(mode="after")
+    def _one_answers(self) -> "Config":
+        if self.teacher is None:
+            return self
+        if self.answers == "gold":
+            raise ValueError("answers: gold asks nobody; leave out teacher, or set answers: model")
+        if not isinstance(self.engine, AutoSpec):
+            raise ValueError(f"a teacher answers in the engine's place; leave out engine: {self.engine}")
+        return self
+
+    @model_validator(mode="after")
     def _rounds_agree(self) -> "Config":
         if self.most is None:
             if self.enough > 1:
@@ -165,7 +179,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     asked = _ask(config, reader, room, work)
     maker = TraceMaker(
         reader.tokenizer,
-        checkpoint if config.answers == "model" else None,
+        _answering(config, checkpoint),
         seed=work.seed,
         sampling=_sampling(config),
         keep=config.keep,
@@ -197,9 +211,16 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     )
 
 
+def _answering(config: Config, checkpoint: Artifact) -> tuple[str, str | None] | None:
+    """Name and fingerprint of the model that answers; None where the tasks do."""
+    if config.teacher is not None:
+        return config.teacher.model, None
+    return None if config.answers == "gold" else (checkpoint.name, checkpoint.fingerprint)
+
+
 def _reader(config: Config, folder: Path) -> tuple[CheckpointReader, int]:
     """How the checkpoint reads, and the most tokens that a prompt may have."""
-    if config.answers == "gold":
+    if config.answers == "gold" or config.teacher is not None:
         reader = CheckpointReader.of_tokenizer(folder)
         return reader, reader.context
     reader = CheckpointReader.of(folder)
@@ -231,6 +252,10 @@ def _writer(
     if config.answers == "gold":
         # A chat's prompts end where the answer begins.
         return GoldWriter(reader.tokenizer, space=config.template != "chat")
+    if config.teacher is not None:
+        from r1pipe.rollout.teacher import TeacherWriter
+
+        return TeacherWriter(config.teacher, reader.tokenizer, work.say)
     most = longest(questions, _sampling(config))
     return ModelWriter(folder, config.engine, reader, longest=most, batch=config.batch, say=work.say)
 
@@ -243,7 +268,9 @@ SHARDS: Final = "shards"
 
 def _plan(config: Config, questions: Sequence[Question], shards: Sequence[Shard]) -> dict[str, Any]:
     """What the work in a folder has to agree on before it is gone on with."""
-    options = config.model_dump(mode="json", exclude={"model", "task", "engine", "price", "threads"})
+    options = config.model_dump(
+        mode="json", exclude={"model", "task", "engine", "teacher", "price", "threads"}
+    )
     return {"shards": len(shards), "prompts": digest_of(questions), "options": sha256_of(options)}
 
 

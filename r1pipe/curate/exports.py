@@ -118,7 +118,7 @@ def _problem(rows: Sequence[Row]) -> Row:
 def _by_problem(files: Sequence[Path]) -> Iterator[list[Row]]:
     """The rows of one problem after the other, in the order in which problems first come, by their sample.
 
-    Rows of a problem may stand anywhere: where each begins is noted first, then they are read again from there.
+    Rows of a problem may stand anywhere: where each begins is noted first, then they are read again.
     """
     places: dict[str, list[tuple[int, int]]] = {}
     for number, file in enumerate(files):

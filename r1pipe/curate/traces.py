@@ -67,11 +67,13 @@ class TraceRow(SampleRow):
     pass_rate_passed: int
     """How many of those passed."""
     model: str | None
-    """The checkpoint that wrote it; null where no model did, as for all that follows."""
+    """The checkpoint that wrote it, or a teacher by its server's name; null where no model did, as for all
+    that follows."""
     model_fingerprint: str | None
-    """The hash of what the checkpoint was made from, or of its files if it is from outside."""
+    """The hash of what the checkpoint was made from, or of its files if it is from outside; null for a
+    teacher on a server, of which nothing but the name is known."""
     engine: str | None
-    """What generated it: `transformers`, `vllm`, `vllm-server`, …"""
+    """What generated it: `transformers`, `vllm`, `vllm-server`, `teacher`, …"""
     engine_version: str | None
     """The version of the engine's library; null where a server does not tell."""
     temperature: float | None
@@ -91,7 +93,7 @@ class Drawn:
     """What a model's completion was drawn with; the columns of the same names."""
 
     model: str
-    model_fingerprint: str
+    model_fingerprint: str | None
     engine: str | None
     engine_version: str | None
     temperature: float
@@ -156,7 +158,7 @@ def trace_id(row: SampleRow, source: Source, drawn: Drawn | None) -> str:
     """
     of: list[Any] = [source, row["completion"]]
     if drawn is not None:
-        of = [drawn.model_fingerprint, drawn.seed, drawn.temperature, drawn.top_p, drawn.top_k]
+        of = [drawn.model_fingerprint or drawn.model, drawn.seed, drawn.temperature, drawn.top_p, drawn.top_k]
         of.append(drawn.max_new_tokens)
     named = jsonl.dumps([row["task"], row["problem_id"], row["sample"], *of])
     return hashlib.sha256(named).hexdigest()[:_DIGITS]

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from r1pipe.artifact import Artifact
 from r1pipe.curate.filters import Keep
 from r1pipe.curate.rewrite import Rewrite, make_readable
 from r1pipe.curate.traces import Drawn, Source, TraceRow, trace_row
@@ -31,14 +30,15 @@ class TraceMaker:
     def __init__(
         self,
         tokenizer: "PreTrainedTokenizerBase",
-        model: Artifact | None,
+        model: tuple[str, str | None] | None,
         *,
         seed: int,
         sampling: Sampling,
         keep: Keep,
         rewrite: Rewrite | None = None,
     ) -> None:
-        """`model` is the checkpoint that answers, None where the tasks do; `seed` is the run's."""
+        """`model` is the name and the fingerprint of the model that answers, None where the tasks do; `seed`
+        is the run's."""
         self._tokenizer = tokenizer
         self._model = model
         self._seed = seed
@@ -50,17 +50,17 @@ class TraceMaker:
         """The row of a completion, made readable if it is right and the recipe asks for it."""
         if self._model is None:
             return _trace(question, row, "gold", self._keep.language)
-        drawn = self._drawn(self._model, question, row)
+        drawn = self._drawn(*self._model, question, row)
         text = self._readable(row)
         if text is None:
             return _trace(question, row, "model", self._keep.language, drawn)
         again = question.judged(row["sample"], text, tokens=tokens_of(text, self._tokenizer))
         return _trace(question, again, "rewritten", self._keep.language, drawn, row["completion"])
 
-    def _drawn(self, model: Artifact, question: Question, row: JournalRow) -> Drawn:
+    def _drawn(self, model: str, fingerprint: str | None, question: Question, row: JournalRow) -> Drawn:
         return Drawn(
-            model=model.name,
-            model_fingerprint=model.fingerprint,
+            model=model,
+            model_fingerprint=fingerprint,
             engine=row.get("engine"),
             engine_version=row.get("engine_version"),
             temperature=self._sampling.temperature,

@@ -145,7 +145,7 @@ class ModelWriter:
         def judge(placed: Sequence[Placed]) -> list[SampleRow]:
             rollouts = [rollout for _, rollout in placed]
             texts = decode_completions(self._tokenizer, [each.token_ids for each in rollouts])
-            rows = _judged(
+            rows = judged(
                 [asked[place] for place, _ in placed],
                 [
                     (text, len(each.token_ids), each.finish == "length")
@@ -224,7 +224,7 @@ class GoldWriter:
                     "set answers: model for rows of that kind"
                 )
         texts = [f"{self._space}{each.item.gold}" for each, _ in pairs]
-        rows = _judged(pairs, [(text, tokens_of(text, self._tokenizer), False) for text in texts])
+        rows = judged(pairs, [(text, tokens_of(text, self._tokenizer), False) for text in texts])
         keep(rows)
         return Written(sum(row["tokens"] for row in rows))
 
@@ -232,7 +232,7 @@ class GoldWriter:
         """Nothing was opened."""
 
 
-def _judged(pairs: Pairs, completions: Sequence[tuple[str, int, bool]]) -> list[SampleRow]:
+def judged(pairs: Pairs, completions: Sequence[tuple[str, int, bool]]) -> list[SampleRow]:
     """The rows of (text, tokens, truncated) for each pair, in order."""
     return judged_rows(
         [
