@@ -34,7 +34,7 @@ _GROUPS = (("acceptance_by_task", "by task"), ("acceptance_by_difficulty", "by d
 """Columns of shares by name, and what they are called; shown where there are several, not too many."""
 _MOST_GROUPS = 6
 
-_PARTS = ("generation", "judging", "reward", "sync", "logprobs", "training")
+_PARTS = ("opening", "generation", "judging", "reward", "sync", "logprobs", "training")
 """What a step's time is spent on; a part that a row does not have took none."""
 
 

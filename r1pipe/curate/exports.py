@@ -138,7 +138,7 @@ def _by_problem(files: Sequence[Path]) -> Iterator[list[Row]]:
 
 def _placed(file: Path) -> Iterator[tuple[int, Row]]:
     """The rows of a file, each with the byte at which its line begins."""
-    if file.suffix == ".gz":
+    if file.suffix in (".gz", ".zst"):
         raise UsageError(f"'{file}' has to be unpacked for openr1, which reads in it back and forth.")
     with open(file, "rb") as lines:
         begins, begin = [], 0

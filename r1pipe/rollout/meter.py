@@ -65,9 +65,12 @@ class Meter:
         """How fast a batch was made; of one that was only finished now, just how long that took."""
         if batch.written is None:
             return {}
-        generation = batch.written.seconds or 0.0
-        seconds = max(batch.seconds, 1e-9)
+        generation, opening = batch.written.seconds or 0.0, batch.written.opening
+        seconds = max(batch.seconds - opening, 1e-9)
+        # Judging goes on beside generation; this is what it adds.
         spent = {"seconds_generation": generation, "seconds_judging": max(0.0, seconds - generation)}
+        if opening >= 0.1:
+            spent["seconds_opening"] = opening
         if batch.written.again:
             spent["tokens_again"] = batch.written.again
         if batch.written.tokens < batch.tokens:
@@ -93,7 +96,7 @@ class Meter:
 
     def _end(self, batch: Batch, accepted: int, total: Tally) -> dict[str, float]:
         if batch.written is not None:
-            self._pace.add(batch.seconds, len(batch.rows), accepted)
+            self._pace.add(batch.seconds - batch.written.opening, len(batch.rows), accepted)
         wanted = None if self._limit is None else max(0, self._limit - total.accepted)
         eta = self._pace.eta(batch.total - batch.done, wanted)
         return {} if eta is None else {"eta": eta}

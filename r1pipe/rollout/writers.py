@@ -43,6 +43,8 @@ class Written:
     """Of the prompts that were sent, each as often as it was asked."""
     again: int = 0
     """Of the tokens, those of completions that were known already."""
+    opening: float = 0.0
+    """Seconds until the engine was there, the first time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,9 @@ class ModelWriter:
 
         Each is judged and kept as soon as it is whole, while the others go on.
         """
-        engine = self._opened()
+        begun = time.monotonic()
+        engine = self.engine()
+        opening = time.monotonic() - begun
         # The rows beside a row round its sums. An engine that comes to the same bits again therefore gets
         # the same rows again; any other makes what is missing.
         places = [place for place in range(len(pairs)) if engine.exact or place not in known]
@@ -171,6 +175,7 @@ class ModelWriter:
             seconds,
             prompt_tokens=sum(len(question.token_ids) for question, _ in asked),
             again=sum(length for place, length in lengths.items() if place in known),
+            opening=opening,
         )
 
     @property
@@ -184,7 +189,8 @@ class ModelWriter:
             self._engine.close()
             self._engine = None
 
-    def _opened(self) -> Engine:
+    def engine(self) -> Engine:
+        """The engine, opened if it is not."""
         from r1pipe.rollout.choose import open_engine
 
         if self._engine is None:

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from r1pipe import jsonl
+from r1pipe import jsonl, pipeline
 from r1pipe.curate.traces import validated
 from r1pipe.errors import Conflict, RunFailed
 from r1pipe.fingerprint import fingerprint_of
 from r1pipe.rollout import Rollout
 from r1pipe.rollout import local as engines
 from r1pipe.rollout.shards import ShardFolder, shard_of
+from r1pipe.run import RunFolder
 from r1pipe.stage import counted
 from r1pipe.verify.verdict import Verdict, passed, undecided
 from stages import sample
@@ -333,6 +334,16 @@ def test_work_by_other_options_is_refused(
     with pytest.raises(Conflict, match=r"on other prompts or by other options .*move the folder"):
         run(tiny, tmp_path / "one", **{**LONG, **change})
     assert (tmp_path / "one" / sample.SHARDS / "00000.jsonl").read_bytes() == before
+
+
+def test_two_jobs_on_one_output(tiny: Path, tmp_path: Path) -> None:
+    """The second is told who is at work there, and touches nothing."""
+    out = tmp_path / "traces"
+    spec = config(model=str(tiny))
+    held = pytest.raises(Conflict, match=r"is held by .*give another run folder")
+    with RunFolder(tmp_path / "traces.run").writing(), held:
+        pipeline.run_alone("sample", spec, out, preload=())
+    assert not out.exists() and not (tmp_path / "traces.run" / "work").exists()
 
 
 def test_changed_options_and_inputs_are_another_artifact() -> None:
