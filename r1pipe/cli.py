@@ -39,6 +39,15 @@ class AnswerRule(StrEnum):
     exact = "exact"
 
 
+class ExportForm(StrEnum):
+    """The forms of `r1pipe.curate.exports`, once more for a command line that loads nothing for its help."""
+
+    prompt_completion = "prompt-completion"
+    messages = "messages"
+    sharegpt = "sharegpt"
+    openr1 = "openr1"
+
+
 class _Commands(TyperGroup):
     """The group of commands; a verb's command is made from its stage's config when it is asked for."""
 
@@ -464,6 +473,44 @@ def volume(
         )
         data = {"rates": asdict(rates), **found.as_json, "gpus": gpus}
         output.result(data, views.volume_table(data))
+
+
+@app.command(
+    rich_help_panel=_LOOK,
+    epilog="Example: [bold]r1pipe export traces --as messages --out train.jsonl[/bold]\n\n"
+    'Then: [bold]datasets.load_dataset("json", data_files="train.jsonl")[/bold]',
+)
+def export(
+    dataset: Annotated[
+        Path, typer.Argument(metavar="DATASET", help="The folder or file of a dataset of traces.")
+    ],
+    form: Annotated[
+        ExportForm, typer.Option("--as", help="TRL's two forms, ShareGPT's, or OpenR1's row per problem.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The JSON Lines file to write.")],
+    with_rejects: Annotated[
+        bool, typer.Option("--with-rejects", help="Take in what was rejected, too, with its verdicts.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write traces in the form that another tool reads."""
+    with _output(as_json, debug) as output:
+        from r1pipe.curate import exports
+
+        if out.exists():
+            raise Conflict(f"'{out}' is there already. Remove it, or give another --out.")
+        rows = exports.export(dataset, form.value, out, rejects=with_rejects)
+        output.result({"out": str(out), "form": form.value, "rows": rows}, f"{rows} rows: {out}")
+
+
+@app.command(rich_help_panel=_LOOK, epilog="Example: [bold]r1pipe schema > trace.schema.json[/bold]")
+def schema(debug: Debug = False) -> None:
+    """Print the JSON Schema of a trace, one row of what `sample` makes, with what each column means."""
+    with _output(True, debug) as output:
+        from r1pipe.curate import traces
+
+        output.result(traces.schema())
 
 
 def run_verb(

@@ -23,7 +23,7 @@ from r1pipe.hub import fetch_model, is_hub_id
 from r1pipe.prompting import Template, render
 from r1pipe.recipe import Recipe, StageSpec
 from r1pipe.rollout import vllm_fit
-from r1pipe.rollout.specs import EngineSpec, ServerSpec, VllmSpec
+from r1pipe.rollout.specs import RemoteSpec, VllmSpec
 from r1pipe.stage import Findings, Reference, Verbs
 from r1pipe.tasks import Item, Task
 from r1pipe.tasks.spec import TaskSpec
@@ -145,12 +145,11 @@ def _try_data(found: DryRun, spec: StageSpec) -> None:
 def _try_engines(found: DryRun, spec: StageSpec, models: "_Models") -> None:
     """Say which engines are not asked, and which models vLLM cannot serve; what else it lacks, the stage's
     own check has told."""
-    for key, engine in _models_in(spec.config, EngineSpec):
-        if isinstance(engine, ServerSpec):
-            found.leave_out(f"The server of '{spec.name}' was not asked: a dry run opens no connection.")
-        elif isinstance(engine, VllmSpec):
-            for said in models.unservable(found, spec):
-                found.wrong(spec.name, key, said)
+    for _ in _models_in(spec.config, RemoteSpec):
+        found.leave_out(f"The server of '{spec.name}' was not asked: a dry run opens no connection.")
+    for key, _ in _models_in(spec.config, VllmSpec):
+        for said in models.unservable(found, spec):
+            found.wrong(spec.name, key, said)
 
 
 def _try_tasks(found: DryRun, spec: StageSpec, models: "_Models", tasks: "_Tasks") -> None:
@@ -247,6 +246,8 @@ def _limit(spec: StageSpec, key: str) -> tuple[str, int | None]:
     match key.split("."):
         case ["sets", name, "task"] if own := spec.config.sets[name].max_new_tokens:  # type: ignore[attr-defined]
             return f"sets.{name}.max_new_tokens", own
+    if getattr(spec.config, "teacher", None) is not None:  # whose context nobody here knows
+        return "max_new_tokens", None
     most = getattr(spec.config, "max_new_tokens", None)
     if isinstance(most, Mapping):  # a schedule over the steps
         most = max(most.values())

@@ -235,11 +235,16 @@ def write_json(path: Path | str, obj: Any) -> None:
 
 
 def write_rows(path: Path | str, rows: Iterable[Row | BadRow]) -> int:
-    """Write or replace one file of rows in one step; return their number. Takes lines set aside as well."""
-    written = [dumps(row) + b"\n" for row in rows]
+    """Write or replace one file of rows in one step; return their number. Takes lines set aside as well.
+
+    The rows may be made while they are written: no more than one of them is held.
+    """
+    count = 0
     with replacing(Path(path)) as file:
-        file.writelines(written)
-    return len(written)
+        for row in rows:
+            file.write(dumps(row) + b"\n")
+            count += 1
+    return count
 
 
 def write_shards(folder: Path | str, rows: Iterable[Row], *, rows_per_shard: int = 10_000) -> int:

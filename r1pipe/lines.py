@@ -21,15 +21,21 @@ _NUMBERS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("mean_tokens", "length", "{:.1f}".format),
     ("truncated", "truncated", percent),
     ("acceptance", "accepted", percent),
+    ("accepted_per_second", "accepted/s", quantity),
     ("groups_without_spread", "no spread", percent),
     ("undecided", "undecided", percent),
     ("kl", "kl", "{:.4f}".format),
     ("tokens_per_second", "tokens/s", quantity),
+    ("usd_per_accepted", "a trace costs", "${:.2g}".format),
 )
 """Column of a metrics row, what it is called, how it reads. In reinforcement learning the loss says nothing
 (its gradient does), so it is shown only for rows that have no reward."""
 
-_PARTS = ("generation", "reward", "sync", "logprobs", "training")
+_GROUPS = (("acceptance_by_task", "by task"), ("acceptance_by_difficulty", "by difficulty"))
+"""Columns of shares by name, and what they are called; shown where there are several, not too many."""
+_MOST_GROUPS = 6
+
+_PARTS = ("opening", "generation", "judging", "reward", "sync", "logprobs", "training")
 """What a step's time is spent on; a part that a row does not have took none."""
 
 
@@ -52,6 +58,10 @@ def _pieces(row: Row) -> Iterator[str]:
         if value is None or (key == "loss" and "reward" in row) or (key == "undecided" and not value):
             continue
         yield f"{label} {reads(value)}"
+    for key, label in _GROUPS:
+        groups = row.get(key) or {}
+        if 1 < len(groups) <= _MOST_GROUPS:
+            yield f"{label}: {', '.join(f'{name} {percent(share)}' for name, share in groups.items())}"
     spent = [float(row.get(f"seconds_{part}") or 0) for part in _PARTS]
     if sum(spent) > 0:
         shares = (f"{part} {percent(s / sum(spent))}" for part, s in zip(_PARTS, spent, strict=True) if s)

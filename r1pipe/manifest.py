@@ -103,7 +103,7 @@ class Cost(_Record):
     """The most memory the stage's process held, in this attempt; None where it was not written down."""
     device: str = "cpu"
     usd: float | None = None
-    """The price; nothing fills it in yet."""
+    """What it cost in money, where the stage was told a price."""
 
 
 class Manifest(_Record):

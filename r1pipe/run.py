@@ -18,7 +18,6 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from r1pipe.artifact import Artifact, Store
 from r1pipe.errors import Conflict
 from r1pipe.manifest import code_version, library_versions
 from r1pipe.recipe import Recipe
+from r1pipe.text import now
 
 BEGUN = "begun.json"
 ASIDE_METRICS = "metrics.jsonl"  # beside the work of a config that was put aside
@@ -173,11 +173,6 @@ class RunFolder:
 
     def _kept_metrics(self, stage: str, artifact: Artifact) -> Path:
         return self.path / "metrics" / ".versions" / stage / f"{artifact.path.name}.jsonl"
-
-
-def now() -> str:
-    """Return the time as it is written everywhere: ISO 8601, UTC, milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,6 +1,12 @@
-"""How numbers read: the same on the terminal and on the report."""
+"""How numbers and times read: the same on the terminal, on the report and in the run's files."""
 
 import math
+from datetime import UTC, datetime
+
+
+def now() -> str:
+    """Return the time as it is written everywhere: ISO 8601, UTC, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def duration(seconds: float) -> str:

@@ -1,52 +1,50 @@
 """Sampling: completions of a checkpoint, each judged, of which the good ones become training data.
 
-The work is a fixed sequence of batches. Each asks fixed prompts, with a seed for each completion, and each
-completion is in the journal as soon as it is judged. So a kill loses what was not whole or not judged yet;
+The prompts lie in shards, by a hash. A shard is a sequence of batches, in rounds: all prompts first, then
+those that have not enough right answers yet. Each completion is in the shard's journal as soon as it is
+judged, and a finished shard is published in one step. So a kill loses what was not whole or not judged yet;
 the stage goes on with the first batch that the journal does not hold whole, and ends with the same rows.
 """
 
-import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from itertools import islice
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field, model_validator
 
 from r1pipe import jsonl, machine
-from r1pipe.curate import Curated, Harvest, Keep, Rewrite, TraceRow, make_readable, trace_row
+from r1pipe.artifact import Artifact
+from r1pipe.curate import Harvest, Keep, PassRates, Rewrite, TraceRow
 from r1pipe.errors import RunFailed, UsageError
-from r1pipe.measure.samples import SampleRow, target_of
-from r1pipe.prompting import OPEN_THINK, Template, opens_thinking
+from r1pipe.fingerprint import sha256_of
+from r1pipe.measure.cost import Price
+from r1pipe.prompting import Template
 from r1pipe.rollout import Sampling, choose
-from r1pipe.rollout.answers import Answers
 from r1pipe.rollout.asking import Question, QuestionSet, ask
-from r1pipe.rollout.specs import AnyEngine, AutoSpec
+from r1pipe.rollout.batching import Drawing, Job
+from r1pipe.rollout.meter import Meter
+from r1pipe.rollout.rounds import Rounds
+from r1pipe.rollout.shards import Shard, ShardFolder, cut, digest_of
+from r1pipe.rollout.specs import AnyEngine, AutoSpec, TeacherSpec
+from r1pipe.rollout.tally import Group, Tally
+from r1pipe.rollout.tracing import TraceMaker
 from r1pipe.rollout.writers import (
     WAYS_OUT,
     CheckpointReader,
     GoldWriter,
     ModelWriter,
     Writer,
-    Written,
     longest,
-    tokens_of,
 )
-from r1pipe.stage import CheckpointRef, Findings, Inputs, Outcome, StageConfig, Work
+from r1pipe.stage import NEUTRAL, CheckpointRef, Findings, Inputs, Outcome, StageConfig, Work
 from r1pipe.tasks import TaskSpecs, mixture
-from r1pipe.tasks.countdown import Countdown
 from r1pipe.train.determinism import derive_seed
-from r1pipe.verify.alarm import reasons_of, undecided_sentence
-from r1pipe.world.demonstrations import demonstrations
+from r1pipe.verify.alarm import undecided_sentence
 from r1pipe.world.words import LANGUAGES
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-VERSION = 4
+VERSION = 5
 SUMMARY = "Sample completions from a model, judge each, and keep the good ones as data."
 
 
@@ -62,11 +60,20 @@ class Config(StageConfig):
     prompts: int | None = Field(default=None, ge=1)
     """How many prompts; one pass over the tasks' splits when it is not set."""
     samples: int = Field(default=1, ge=1)
-    """Completions per prompt."""
+    """Completions per prompt; with `most`, those of the first round and of each further one."""
+    most: int | None = Field(default=None, ge=1)
+    """Asks on, round after round, prompts that have not `enough` accepted completions, up to so many each."""
+    enough: int = Field(default=1, ge=1)
+    """With `most`: accepted completions, different ones, with which a prompt is asked no further."""
+    budget: int | None = Field(default=None, ge=1)
+    """Completions in all, however many more the rounds would ask for; the first in order get them."""
     answers: Literal["model", "gold"] = "model"
     """Who answers: the model, or the task itself, as data for questions that need no thinking."""
     engine: AnyEngine = AutoSpec()
     """What generates: `auto`, `transformers`, `vllm` or `vllm-server`; `auto` says what it chose, and why."""
+    teacher: TeacherSpec | None = None
+    """A chat server that answers in the model's place, of which then only the tokenizer is used, for the
+    students' prompts: `{url: …, model: …, api_key_env: …}`, see docs/traces.md."""
     template: Template = "r1-zero"
     """How a question becomes a prompt: `r1-zero` (the paper's, for a base), `chat` or `plain`."""
     temperature: float = Field(default=1.0, ge=0)
@@ -79,6 +86,13 @@ class Config(StageConfig):
     """A completion that reaches this many tokens is cut off and counts as truncated."""
     batch: int = Field(default=256, ge=1)
     """Completions generated and judged before the next ones begin."""
+    shards: int | None = Field(default=None, ge=1)
+    """Parts that the prompts are sampled in, one after the other, each published when it is done; by default
+    one for each 20,000 completions of the first round."""
+    judge_again: int = Field(default=2, ge=0)
+    """How often a verdict that is undecided is asked for again, as a timeout or a dead worker may pass."""
+    price: Annotated[Price | None, NEUTRAL] = None
+    """What generation costs: `gpu_hour` and `gpus`, or `million_tokens` and `million_prompt_tokens`."""
     keep: Keep = Keep()
     """Which completions are kept."""
     limit: int | None = Field(default=None, ge=1)
@@ -109,6 +123,35 @@ class Config(StageConfig):
         return self
 
     @model_validator(mode="after")
+    def _one_answers(self) -> "Config":
+        if self.teacher is None:
+            return self
+        if self.answers == "gold":
+            raise ValueError("answers: gold asks nobody; leave out teacher, or set answers: model")
+        if not isinstance(self.engine, AutoSpec):
+            raise ValueError(f"a teacher answers in the engine's place; leave out engine: {self.engine}")
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_agree(self) -> "Config":
+        if self.most is None:
+            if self.enough > 1:
+                raise ValueError(
+                    f"enough is {self.enough}, and without `most` no prompt is asked on; set most"
+                )
+            return self
+        if self.answers == "gold":
+            raise ValueError("answers: gold gives one answer to a prompt; leave out most")
+        if self.most <= self.samples:
+            raise ValueError(
+                f"most = {self.most} is not above samples = {self.samples}: no round is left for hard "
+                "prompts; set samples lower or most higher"
+            )
+        if self.enough > self.most:
+            raise ValueError(f"enough = {self.enough} is above most = {self.most}; no prompt can get there")
+        return self
+
+    @model_validator(mode="after")
     def _one_language(self) -> "Config":
         if self.rewrite and self.keep.language not in (None, self.rewrite.language):
             raise ValueError(
@@ -134,43 +177,50 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     checkpoint = inputs.one("model")
     reader, room = _reader(config, checkpoint.path)
     asked = _ask(config, reader, room, work)
-    rows = TraceMaker(config, reader.tokenizer, checkpoint.name)
-    harvest = Harvest(config.keep, config.limit)
-    tokens, undecided = 0, Counter[str]()
+    maker = TraceMaker(
+        reader.tokenizer,
+        _answering(config, checkpoint),
+        seed=work.seed,
+        sampling=_sampling(config),
+        keep=config.keep,
+        rewrite=config.rewrite,
+    )
+    rounds = Rounds(config.samples, config.most, config.enough)
+    shards = cut(asked.questions, rounds, config.budget, config.shards)
+    folder = ShardFolder(work.dir / SHARDS, _plan(config, asked.questions, shards))
     with closing(_writer(config, checkpoint.path, reader, asked.questions, work)) as writer:
-        for batch in Batches(config, asked.questions, writer, work):
-            made = [
-                rows.of(question, row, seed_of(work.seed, question, row["sample"]))
-                for question, row in batch.rows
-            ]
-            accepted = harvest.add(made)
-            undecided.update(reasons_of(made))
-            tokens += batch.tokens
-            if batch.fresh:
-                work.log(_log_row(batch, accepted, harvest))
-            work.progress(batch.done, batch.total, "completions")
-            if harvest.full():
+        drawing = Drawing(_sampling(config), rounds, config.batch, config.judge_again)
+        job = Job(folder, shards, drawing, writer, work)
+        sampling = ShardSampling(config, folder, job, maker, work)
+        for shard in shards:
+            sampling.do(shard)
+            if sampling.full:
                 break
-    if said := undecided_sentence(undecided, harvest.generated):
+    total = sampling.total
+    if said := undecided_sentence(total.undecided, total.generated):
         work.say(said)
-    chosen = harvest.chosen()
-    if not chosen.kept:
-        raise RunFailed(_none_kept(harvest.generated, chosen, work.dir / JOURNAL))
-    solved = rows.solved(room, {row["problem_id"] for row in chosen.kept}, work.seed)
-    folder = _publish(work.dir / "published", [*chosen.kept, *solved], chosen.rejected, asked.set_aside)
-    metrics = {
-        "prompts": -(-harvest.generated // config.samples),
-        **_metrics(harvest, chosen),
-        "undecided_reasons": dict(undecided),
-        "solver": len(solved),
-        "set_aside": len(asked.set_aside),
-    }
-    return Outcome("dataset", folder, metrics, tokens=tokens if config.answers == "model" else None)
+    if not total.kept:
+        raise RunFailed(_none_kept(total, folder.path))
+    published, solved = _publish(config, work.dir / "published", folder, sampling.done, maker, room)
+    if asked.set_aside:
+        jsonl.write_rows(published / "set-aside.jsonl", asked.set_aside)
+    metrics = {**_metrics(total), "solver": solved, "set_aside": len(asked.set_aside)}
+    cost = {} if config.price is None else {"usd": sampling.meter.usd}
+    return Outcome(
+        "dataset", published, metrics, tokens=total.tokens if config.answers == "model" else None, cost=cost
+    )
+
+
+def _answering(config: Config, checkpoint: Artifact) -> tuple[str, str | None] | None:
+    """Name and fingerprint of the model that answers; None where the tasks do."""
+    if config.teacher is not None:
+        return config.teacher.model, None
+    return None if config.answers == "gold" else (checkpoint.name, checkpoint.fingerprint)
 
 
 def _reader(config: Config, folder: Path) -> tuple[CheckpointReader, int]:
     """How the checkpoint reads, and the most tokens that a prompt may have."""
-    if config.answers == "gold":
+    if config.answers == "gold" or config.teacher is not None:
         reader = CheckpointReader.of_tokenizer(folder)
         return reader, reader.context
     reader = CheckpointReader.of(folder)
@@ -202,230 +252,132 @@ def _writer(
     if config.answers == "gold":
         # A chat's prompts end where the answer begins.
         return GoldWriter(reader.tokenizer, space=config.template != "chat")
+    if config.teacher is not None:
+        from r1pipe.rollout.teacher import TeacherWriter
+
+        return TeacherWriter(config.teacher, reader.tokenizer, work.say)
     most = longest(questions, _sampling(config))
     return ModelWriter(folder, config.engine, reader, longest=most, batch=config.batch, say=work.say)
 
 
-# --- The work, batch by batch
+# --- The work, shard by shard
 
 
-JOURNAL: Final = "completions.jsonl"
+SHARDS: Final = "shards"
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A stretch of the work that is done."""
+def _plan(config: Config, questions: Sequence[Question], shards: Sequence[Shard]) -> dict[str, Any]:
+    """What the work in a folder has to agree on before it is gone on with."""
+    options = config.model_dump(
+        mode="json", exclude={"model", "task", "engine", "teacher", "price", "threads"}
+    )
+    return {"shards": len(shards), "prompts": digest_of(questions), "options": sha256_of(options)}
 
-    step: int
-    """From 1."""
-    steps: int
-    rows: list[tuple[Question, SampleRow]]
-    done: int
-    """Completions up to the end of it."""
-    total: int
-    seconds: float
-    """What it took, judging included."""
-    written: Written | None
-    """None for one that the journal held whole."""
-    fresh: bool
-    """Whether its row of metrics is still to be written."""
+
+class ShardSampling:
+    """Samples shard after shard, chooses in each, and counts over all."""
+
+    def __init__(self, config: Config, folder: ShardFolder, job: Job, maker: TraceMaker, work: Work) -> None:
+        self._config = config
+        self._folder = folder
+        self._job = job
+        self._maker = maker
+        self._work = work
+        self.meter = Meter(config.price, work.metrics, config.limit)
+        self.total = Tally()
+        self.done: list[Shard] = []
+        """Those that are finished, in order."""
 
     @property
-    def tokens(self) -> int:
-        """Tokens of its completions."""
-        return sum(row["tokens"] for _, row in self.rows)
+    def full(self) -> bool:
+        """Whether as many are kept as are wanted."""
+        return self._config.limit is not None and self.total.kept >= self._config.limit
+
+    def do(self, shard: Shard) -> None:
+        """Finish a shard, unless it was finished before."""
+        tally = self._folder.finished(shard)
+        if tally is None:
+            tally = self._sample(shard)
+        else:
+            self._job.pass_over(shard, tally)
+        self.total += tally
+        self.done.append(shard)
+
+    def _sample(self, shard: Shard) -> Tally:
+        limit = self._config.limit
+        harvest = Harvest(self._config.keep, None if limit is None else limit - self.total.kept)
+        rates, tally, opening = PassRates(), Tally(), 0
+        for batch in self._job.batches(shard, harvest.accepted_of):
+            rates.add(row for _, row in batch.rows)
+            made = [self._maker.of(*each) for each in batch.rows]
+            accepted = harvest.add(made)
+            tally.add(zip(made, accepted, strict=True))
+            tally.add_batch(row for _, row in batch.rows)
+            opening += batch.opening
+            if batch.fresh:
+                self._work.log(self.meter.row(batch, accepted, self.total + tally))
+            self._work.progress(batch.done, batch.total, "completions")
+            if harvest.full():
+                break
+        tally.prompts = -(-opening // self._config.samples)
+        chosen = harvest.chosen()
+        tally.choose(chosen)
+        self._folder.finish(shard, _rated(chosen.kept, rates), _rated(chosen.rejected, rates), tally)
+        return tally
 
 
-class Batches:
-    """All batches in order: taken from the journal as far as it holds them, else written and journalled."""
-
-    def __init__(self, config: Config, questions: Sequence[Question], writer: Writer, work: Work) -> None:
-        self._size = config.batch
-        self._sampling = _sampling(config)
-        self._writer = writer
-        self._work = work
-        self._pairs = _numbered(questions, config.samples)
-
-    def __iter__(self) -> Iterator[Batch]:
-        with jsonl.Journal(self._work.dir / JOURNAL) as journal:
-            answers = Answers(journal, _key)
-            logged, going_on = _logged(self._work.metrics), False
-            starts = range(0, len(self._pairs), self._size)
-            for step, start in enumerate(starts, 1):
-                pairs = self._pairs[start : start + self._size]
-                begun, written = time.monotonic(), None
-                keys = [(question.item.id, sample) for question, sample in pairs]
-                known = {place for place, key in enumerate(keys) if key in answers}
-                whole = len(known) == len(pairs)
-                if not whole:
-                    self._work.pause_point()
-                if not going_on and not (whole and step in logged):
-                    self._work.rewind(step - 1)
-                    going_on = True
-                if not whole:
-                    seeds = [seed_of(self._work.seed, *pair) for pair in pairs]
-                    written = self._writer.write(pairs, self._sampling, seeds, answers.add, known)
-                seconds = time.monotonic() - begun
-                made = cast(list[SampleRow], [answers[key] for key in keys])
-                rows = [(question, row) for (question, _), row in zip(pairs, made, strict=True)]
-                done = start + len(pairs)
-                yield Batch(step, len(starts), rows, done, len(self._pairs), seconds, written, going_on)
-
-
-def _logged(metrics: Path) -> set[int]:
-    """The steps that have a row of metrics."""
-    if not metrics.exists():
-        return set()
-    with jsonl.Journal(metrics) as journal:
-        return {row["step"] for row in journal.rows()}
-
-
-def seed_of(seed: int, question: Question, sample: int) -> int:
-    """What a completion is drawn with: it depends on no other one, nor on the batch."""
-    return derive_seed(seed, "sample", question.task.name, question.item.id, sample)
-
-
-def _numbered(questions: Sequence[Question], samples: int) -> list[tuple[Question, int]]:
-    """Every completion to be made; a problem that is asked again goes on counting its samples."""
-    asked: dict[str, int] = {}
-    pairs = []
-    for question in questions:
-        begin = asked.get(question.item.id, 0)
-        pairs += [(question, begin + i) for i in range(samples)]
-        asked[question.item.id] = begin + samples
-    return pairs
-
-
-def _key(row: Mapping[str, Any]) -> tuple[str, int]:
-    return row["problem_id"], row["sample"]
-
-
-# --- The rows
-
-
-class TraceMaker:
-    """Makes rows of training data: of what the model wrote, and of what the solver writes."""
-
-    def __init__(self, config: Config, tokenizer: "PreTrainedTokenizerBase", model: str) -> None:
-        self.config = config
-        self.tokenizer = tokenizer
-        self.model = model
-
-    def of(self, question: Question, row: SampleRow, seed: int) -> TraceRow:
-        """The row of a completion, made readable if it is right and the recipe asks for it."""
-        prompt, language = question.prompt, self.config.keep.language
-        if self.config.answers == "gold":
-            return trace_row(row, prompt=prompt, source="gold", language=language)
-        text = self._readable(row)
-        if text is not None:
-            again = question.judged(row["sample"], text, tokens=tokens_of(text, self.tokenizer))
-        return trace_row(
-            row if text is None else again,
-            prompt=prompt,
-            source="model" if text is None else "rewritten",
-            language=language,
-            original=None if text is None else row["completion"],
-            model=self.model,
-            temperature=self.config.temperature,
-            seed=seed,
-        )
-
-    def _readable(self, row: SampleRow) -> str | None:
-        """What a right answer is rewritten to, or None where it stays as it is."""
-        if self.config.rewrite is None or row["verdict"] != "pass":
-            return None
-        text = make_readable(
-            row["completion"], opened=row["opened"], target=target_of(row), how=self.config.rewrite
-        )
-        return None if text == row["completion"] else text
-
-    def solved(self, room: int, taken: set[str], seed: int) -> list[TraceRow]:
-        """The solver's rows, about problems that are not `taken`; raises `UsageError` where it runs out."""
-        wanted = self.config.solver
-        rows = list(islice(self._solved(room, taken, derive_seed(seed, "solver")), wanted))
-        if len(rows) < wanted:
-            raise UsageError(
-                f"The solver could write {len(rows)} rows that `keep` allows, {wanted} were asked for. "
-                "Set `solver` lower, or loosen `keep`."
-            )
-        return rows
-
-    def _solved(self, room: int, taken: set[str], seed: int) -> Iterator[TraceRow]:
-        filters = self.config.keep.filters()
-        how = self.config.rewrite or Rewrite()
-        language = self.config.keep.language or how.language
-        temperature = self.config.solver_temperature
-        written = demonstrations(seed, temperature=temperature, language=language, summary=how.summary)
-        for item, text in written:
-            if item.id in taken:
-                continue
-            for question in ask([(Countdown(), item)], self.config.template, self.tokenizer, room).questions:
-                whole = text if opens_thinking(question.prompt) else f"{OPEN_THINK} {text}"
-                row = question.judged(0, whole, tokens=tokens_of(whole, self.tokenizer))
-                if all(filter_(row) is None for filter_ in filters):
-                    prompt = question.prompt
-                    yield trace_row(row, prompt=prompt, source="solver", language=language)
+def _rated(rows: Iterable[Any], rates: PassRates) -> Iterable[jsonl.Row]:
+    """The rows with their prompts' pass rates, which are known only now."""
+    return ({**row, **rates.of(row["problem_id"])} for row in rows)
 
 
 # --- What is published
 
 
 def _publish(
-    folder: Path,
-    kept: Sequence[SampleRow],
-    rejected: Sequence[dict[str, Any]],
-    set_aside: Sequence[dict[str, Any]],
-) -> Path:
-    """Write the parts, which are the dataset, and the other files, which `load_dataset` does not read."""
-    jsonl.write_shards(folder, (dict(row) for row in kept))
-    jsonl.write_rows(folder / "rejects.jsonl", rejected)
-    if set_aside:
-        jsonl.write_rows(folder / "set-aside.jsonl", set_aside)
-    return folder
+    config: Config, folder: Path, made: ShardFolder, shards: Sequence[Shard], maker: TraceMaker, room: int
+) -> tuple[Path, int]:
+    """Write the parts, which are the dataset, and the rejects, which `load_dataset` does not read.
+
+    Returns the folder, and how many rows are the solver's.
+    """
+    solved: list[TraceRow] = []
+    if config.solver:
+        taken = {row["problem_id"] for row in made.kept(shards)}
+        solved = maker.solved(config.solver, config.template, room, taken, config.solver_temperature)
+    jsonl.write_shards(folder, chain(made.kept(shards), (dict(row) for row in solved)))
+    jsonl.write_rows(folder / "rejects.jsonl", made.rejected(shards))
+    return folder, len(solved)
 
 
-def _metrics(harvest: Harvest, chosen: Curated) -> dict[str, Any]:
-    kept = len(chosen.kept)
+def _metrics(total: Tally) -> dict[str, Any]:
     return {
-        "generated": harvest.generated,
-        "kept": kept,
-        "rejected": {reason: count for reason, count in chosen.counts.items() if reason != "kept"},
-        "acceptance": kept / harvest.generated,
-        "undecided": harvest.undecided,
-        "rewritten": sum(cast(TraceRow, row)["source"] == "rewritten" for row in chosen.kept),
+        "prompts": total.prompts,
+        "generated": total.generated,
+        "kept": total.kept,
+        "rejected": total.rejected,
+        "acceptance": total.kept / total.generated,
+        "undecided": sum(total.undecided.values()),
+        "undecided_reasons": total.undecided,
+        "judged_again": total.judged_again,
+        "settled": total.settled,
+        "rewritten": total.rewritten,
+        "prompt_tokens": total.prompt_tokens,
+        "tokens": total.tokens,
+        "by_task": _groups(total.by_task),
+        "by_difficulty": _groups(total.by_difficulty),
     }
 
 
-def _log_row(batch: Batch, accepted: int, harvest: Harvest) -> dict[str, Any]:
-    rows = [row for _, row in batch.rows]
+def _groups(groups: Mapping[str, Group]) -> dict[str, dict[str, float]]:
     return {
-        "step": batch.step,
-        "steps": batch.steps,
-        "generated": harvest.generated,
-        "accepted": harvest.accepted,
-        "accuracy": sum(row["verdict"] == "pass" for row in rows) / len(rows),
-        "acceptance": accepted / len(rows),
-        "mean_tokens": batch.tokens / len(rows),
-        "truncated": sum(row["truncated"] for row in rows) / len(rows),
-        **_speed(batch, accepted),
+        name: {**each.model_dump(), "acceptance": each.acceptance} for name, each in sorted(groups.items())
     }
 
 
-def _speed(batch: Batch, accepted: int) -> dict[str, float]:
-    """How fast a batch was made; nothing of one that was only finished now."""
-    if batch.written is None or batch.written.tokens < batch.tokens:
-        return {}
-    seconds, generation = max(batch.seconds, 1e-9), batch.written.seconds
-    return {
-        "tokens_per_second": batch.tokens / seconds,
-        "accepted_per_second": accepted / seconds,
-        **({"generation_tokens_per_second": batch.tokens / generation} if generation else {}),
-    }
-
-
-def _none_kept(generated: int, chosen: Curated, journal: Path) -> str:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in chosen.counts.items() if reason != "kept")
+def _none_kept(total: Tally, folder: Path) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in total.rejected.items())
     return (
-        f"None of {generated} completions was kept: {reasons}. Take a model that does better at this task, "
-        f"ask more `prompts` or `samples`, or loosen `keep`. The completions are in '{journal}'."
+        f"None of {total.generated} completions was kept: {reasons}. Take a model that does better at this "
+        f"task, ask more `prompts` or `samples`, or loosen `keep`. The completions are in '{folder}'."
     )

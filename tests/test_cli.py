@@ -6,12 +6,13 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from typer.testing import CliRunner
 
-from r1pipe import cli, errors, pipeline, views
+from r1pipe import cli, errors, jsonl, pipeline, views
+from r1pipe.curate import exports, traces
 from stages import VERBS
 from tests.fake_run import PASS_AT_1, STAGES
 
@@ -39,6 +40,8 @@ COMMANDS = [
     "tasks",
     "verify",
     "volume",
+    "export",
+    "schema",
     *VERBS,
 ]
 
@@ -232,3 +235,24 @@ def test_tasks() -> None:
     assert {"countdown", "math", "logic", "code", "gym:<generator>"} <= {task["name"] for task in told}
     assert "Zoey is a knight, Oliver is a knave" in invoke("tasks", "logic").stdout
     assert invoke("tasks", "logik").exit_code == 2
+
+
+def test_the_schema_of_a_trace_is_printed() -> None:
+    """As JSON, whether it is asked for as such or not; the forms of an export are the module's."""
+    shown = json.loads(invoke("schema").stdout)
+    assert shown == traces.schema()
+    assert [form.value for form in cli.ExportForm] == list(get_args(exports.Form))
+
+
+def test_traces_are_exported(tmp_path: Path) -> None:
+    """A count and the file; what is there already is not overwritten."""
+    source, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    jsonl.write_rows(source, [{"prompt": "a", "completion": "b", "seed": 1}])
+    command = ["export", str(source), "--as", "prompt-completion", "--out", str(out), "--json"]
+    shown = invoke(*command)
+    assert json.loads(shown.stdout) == {"out": str(out), "form": "prompt-completion", "rows": 1}
+    assert out.read_text() == '{"prompt":"a","completion":"b"}\n'
+    again = invoke(*command)
+    assert again.exit_code == 3 and "is there already" in json.loads(again.stdout)["error"]
+    lacking = invoke("export", str(source), "--as", "openr1", "--out", str(tmp_path / "other.jsonl"))
+    assert lacking.exit_code == 2 and "r1pipe schema" in lacking.stderr

@@ -160,6 +160,16 @@ def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found.left_out == ["The server of 'scores' was not asked: a dry run opens no connection."]
 
 
+def test_a_teacher_has_a_context_of_its_own() -> None:
+    """It is not asked, and its completions do not have to fit the model whose tokenizer makes the prompts."""
+    stage = "uses: sample, model: ./base, task: countdown, template: chat, max_new_tokens: 9999"
+    (wrong,) = tried("good", f"stages.more={{{stage}}}").findings.wrong
+    assert "do not fit the context of 64" in wrong
+    found = tried("good", f"stages.more={{{stage}, teacher: {{url: 'http://localhost:1', model: r1}}}}")
+    assert found.findings == Findings()
+    assert found.left_out == ["The server of 'more' was not asked: a dry run opens no connection."]
+
+
 @pytest.fixture
 def with_vllm(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """Tries the good recipe where vLLM is, on a machine without a GPU, and knows Llama alone.

@@ -72,3 +72,26 @@ def test_a_run_begins_by_saying_how_much_there_is_to_do() -> None:
     """Stages that are up to date are not counted among those that run."""
     steps = [{"action": "up to date"}, {"action": "run"}, {"action": "waiting"}]
     assert event_line("run_started", {"run": "runs/x", "steps": steps}) == "run runs/x: 2 of 3 stages to run"
+
+
+def test_a_sampling_tells_what_is_accepted_and_what_it_costs() -> None:
+    """By task and by difficulty where there are several; by no more than six."""
+    row = {
+        "step": 2,
+        "steps": 9,
+        "acceptance": 0.5,
+        "acceptance_by_task": {"countdown": 0.41, "math": 0.123},
+        "acceptance_by_difficulty": {"countdown 3": 0.41},
+        "accepted_per_second": 12.5,
+        "tokens_per_second": 8100.0,
+        "usd_per_accepted": 0.00123,
+        "seconds_generation": 9.7,
+        "seconds_judging": 0.3,
+        "eta": 192.0,
+    }
+    assert event_line("log", {"row": row}) == (
+        "step 2/9  accepted 50 %  accepted/s 12.5  tokens/s 8.1k  a trace costs $0.0012  "
+        "by task: countdown 41 %, math 12 %  time: generation 97 %, judging 3 %  ETA 3m 12s"
+    )
+    many = {"step": 1, "acceptance_by_difficulty": {f"math {level}": 0.5 for level in range(7)}}
+    assert event_line("log", {"row": many}) == "step 1"

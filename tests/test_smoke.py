@@ -503,7 +503,7 @@ def logged(run: Path, stage: str) -> list[dict[str, Any]]:
 
 def without_clocks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of metrics as any run with this seed logs them."""
-    clocks = ("eta", "seconds_", "tokens_per_second", "accepted_per_second")
+    clocks = ("eta", "time", "seconds_", "tokens_per_second", "accepted_per_second")
     return [{key: value for key, value in row.items() if not key.startswith(clocks)} for row in rows]
 
 

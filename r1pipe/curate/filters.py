@@ -165,13 +165,18 @@ def deduplicate(rows: Sequence[SampleRow]) -> Curated:
     seen: set[tuple[str, str]] = set()
 
     def reason(row: SampleRow) -> str | None:
-        key = (row["problem_id"], " ".join(row["completion"].split()))
+        key = (row["problem_id"], bare(row["completion"]))
         if key in seen:
             return "duplicate"
         seen.add(key)
         return None
 
     return _part((row, reason(row)) for row in rows)
+
+
+def bare(text: str) -> str:
+    """A completion as it is compared with others of its problem: white space does not tell them apart."""
+    return " ".join(text.split())
 
 
 def at_most(count: int, prefer: Literal["shortest", "first"]) -> CurationStep:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from r1pipe.curate.filters import Curated, CurationStep, Keep, RejectedRow, curate, each
+from r1pipe.curate.filters import Curated, CurationStep, Keep, RejectedRow, bare, curate, each
 from r1pipe.measure.samples import SampleRow
 
 
@@ -14,6 +14,7 @@ class Harvest:
         self._together: list[CurationStep] = keep.together()
         self._limit = limit
         self._kept: list[SampleRow] = []
+        self._different: dict[str, set[str]] = {}  # of each problem, the kept completions
         self._rejected: list[RejectedRow] = []
         self.generated = 0
         """Rows that came in."""
@@ -25,14 +26,21 @@ class Harvest:
         """Rows that each alone may be kept."""
         return len(self._kept)
 
-    def add(self, rows: Sequence[SampleRow]) -> int:
-        """Take in a batch; return how many of it each alone may be kept."""
+    def accepted_of(self, problem: str) -> int:
+        """How many different rows of a problem, by its id, may each alone be kept."""
+        return len(self._different.get(problem, ()))
+
+    def add(self, rows: Sequence[SampleRow]) -> list[bool]:
+        """Take in a batch; return of each row whether it alone may be kept."""
         self.generated += len(rows)
         self.undecided += sum(row["verdict"] == "undecided" for row in rows)
         parted = curate(rows, self._filters)
         self._kept += parted.kept
         self._rejected += parted.rejected
-        return len(parted.kept)
+        for row in parted.kept:
+            self._different.setdefault(row["problem_id"], set()).add(bare(row["completion"]))
+        accepted = set(map(id, parted.kept))
+        return [id(row) in accepted for row in rows]
 
     def full(self) -> bool:
         """Whether there are as many rows to keep as are wanted."""

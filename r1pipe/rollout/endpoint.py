@@ -8,7 +8,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Generic, TypeVar
@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, TypeVar
 import httpx2
 
 from r1pipe.errors import RunFailed, UsageError
-from r1pipe.rollout.specs import ServerSpec
+from r1pipe.rollout.specs import RemoteSpec
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Request(Generic[T]):
 class Endpoint:
     """The server's address and key, and how often it is asked."""
 
-    def __init__(self, spec: ServerSpec, way: str = "") -> None:
+    def __init__(self, spec: RemoteSpec, way: str = "") -> None:
         """`way` is what helps where the server gives nothing, for the end of a message."""
         # People write the address with and without the protocol's `/v1`.
         self.address = str(spec.url).rstrip("/").removesuffix("/v1")
@@ -87,6 +87,30 @@ class Endpoint:
                 wait = min(_FIRST_WAIT * 2 ** (number - 1), _LONGEST_WAIT) * _CHANCE.uniform(0.5, 1.5)
                 await asyncio.sleep(max(wait, failure.wait))
         raise AssertionError("the last try returns or raises")
+
+    async def ask_all(
+        self, requests: Sequence[Request[T]], finished: Callable[[int, T], None] | None = None
+    ) -> list[T]:
+        """The answers in order, as many under way at once as the spec allows; raises what `ask` does.
+
+        `finished` is told of each as soon as it is there, by its place. The first that fails ends all.
+        """
+        room = asyncio.Semaphore(self._spec.concurrency)
+
+        async def one(place: int, request: Request[T]) -> T:
+            async with room:  # the time spent waiting for room does not count
+                answer = await self.ask(client, request)
+            if finished is not None:
+                finished(place, answer)
+            return answer
+
+        async with self.client() as client:
+            tasks = [asyncio.ensure_future(one(*each)) for each in enumerate(requests)]
+            try:
+                return await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
 
     async def _try(self, client: httpx2.AsyncClient, request: Request[T]) -> T:
         """Ask once. Raises `_Failed`."""

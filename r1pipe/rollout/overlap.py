@@ -8,12 +8,13 @@ from typing import Generic, TypeVar
 
 from r1pipe.rollout.engine import Rollout
 
+R = TypeVar("R")
 T = TypeVar("T")
 Placed = tuple[int, Rollout]
 """A rollout and the place of its prompt."""
 
 
-class Overlapped(Generic[T]):
+class Overlapped(Generic[R, T]):
     """One background thread that judges what has finished, as much at a time as has come together.
 
         with Overlapped(judge) as overlapped:
@@ -25,14 +26,14 @@ class Overlapped(Generic[T]):
     judged before the block is left.
     """
 
-    def __init__(self, judge: Callable[[Sequence[Placed]], Sequence[T]]) -> None:
+    def __init__(self, judge: Callable[[Sequence[tuple[int, R]]], Sequence[T]]) -> None:
         self._judge = judge
         self._thread = ThreadPoolExecutor(1, "judging")
-        self._waiting: deque[Placed] = deque()
+        self._waiting: deque[tuple[int, R]] = deque()
         self._rounds: deque[Future[None]] = deque()
         self._made: dict[int, T] = {}
 
-    def finished(self, place: int, rollout: Rollout) -> None:
+    def finished(self, place: int, rollout: R) -> None:
         """Take one rollout; returns at once. What the judge raised in the meantime is raised here already."""
         while self._rounds and self._rounds[0].done():
             self._rounds.popleft().result()
@@ -52,7 +53,7 @@ class Overlapped(Generic[T]):
             made = self._judge(placed)
             self._made |= {place: each for (place, _), each in zip(placed, made, strict=True)}
 
-    def __enter__(self) -> "Overlapped[T]":
+    def __enter__(self) -> "Overlapped[R, T]":
         return self
 
     def __exit__(

@@ -82,7 +82,9 @@ class ServerEngine:
         if prompts and self.context is not None:
             self._fits(self.context, max(map(len, prompts)) + sampling.max_new_tokens)
         asked = self._asked(sampling)
-        return asyncio.run(self._generate(prompts, seeds, sampling, asked, finished))
+        given = zip(prompts, seeds, strict=True)
+        requests = [self._request(prompt, seed, sampling, asked) for prompt, seed in given]
+        return asyncio.run(self._endpoint.ask_all(requests, finished))
 
     def sync(self) -> float | None:
         """Nothing: no policy stands behind it."""
@@ -167,38 +169,17 @@ class ServerEngine:
             words.append(word)
         return words
 
-    async def _generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        seeds: Sequence[int],
-        sampling: Sampling,
-        asked: Mapping[str, Any],
-        finished: Finished | None,
-    ) -> list[Rollout]:
-        room = asyncio.Semaphore(self.spec.concurrency)
+    def _request(
+        self, prompt: Sequence[int], seed: int, sampling: Sampling, asked: Mapping[str, Any]
+    ) -> Request[Rollout]:
+        """The request for one completion."""
 
-        async def one(place: int, prompt: Sequence[int], seed: int) -> Rollout:
-            body = {**asked, "prompt": list(prompt), "seed": seed}
-            about = f"a completion of {len(prompt)} + up to {sampling.max_new_tokens} tokens"
+        def read(answer: Any) -> Rollout:
+            return self._rollout(answer, prompt, sampling)
 
-            def read(answer: Any) -> Rollout:
-                return self._rollout(answer, prompt, sampling)
-
-            async with room:  # the time spent waiting for room does not count
-                request = Request("POST", "/v1/completions", body, about, read, self.spec.timeout)
-                rollout = await self._endpoint.ask(client, request)
-            if finished is not None:
-                finished(place, rollout)
-            return rollout
-
-        async with self._endpoint.client() as client:
-            given = zip(range(len(prompts)), prompts, seeds, strict=True)
-            tasks = [asyncio.ensure_future(one(*each)) for each in given]
-            try:
-                return await asyncio.gather(*tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
+        body = {**asked, "prompt": list(prompt), "seed": seed}
+        about = f"a completion of {len(prompt)} + up to {sampling.max_new_tokens} tokens"
+        return Request("POST", "/v1/completions", body, about, read, self.spec.timeout)
 
     def _rollout(self, answer: Any, prompt: Sequence[int], sampling: Sampling) -> Rollout:
         """Read an answer. Raises `HalfAnswer` for one that lacks something, `RunFailed` for a wrong one."""

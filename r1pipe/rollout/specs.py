@@ -62,14 +62,13 @@ class VllmSpec(EngineSpec):
         return self.model_copy(update={"memory": 0.8 if alone else 0.3})
 
 
-class ServerSpec(EngineSpec):
-    """A server that speaks OpenAI's protocol, as `vllm serve` starts it, on this or another machine."""
+class RemoteSpec(BaseModel):
+    """A server that is asked: where it is, and how patiently."""
 
-    name: Literal["vllm-server"] = "vllm-server"
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
     url: Annotated[HttpUrl, NEUTRAL]
     """Where it listens, e.g. `http://localhost:8000`."""
-    model: str | None = None
-    """The name it serves the model by; the one it names itself when not set."""
     timeout: Annotated[float, Field(gt=0), NEUTRAL] = 600.0
     """Seconds after which one answer is given up."""
     retries: Annotated[int, Field(ge=0), NEUTRAL] = 4
@@ -78,9 +77,6 @@ class ServerSpec(EngineSpec):
     """Requests under way at once."""
     api_key_env: Annotated[str | None, NEUTRAL] = None
     """The environment variable that holds the key; the key itself stands in no file."""
-    weights_dir: Annotated[str | None, NEUTRAL] = None
-    """A folder that this machine and the server's see under the same path: through it `rl` hands over the
-    policy's weights. No other stage has a use for it."""
 
     @field_validator("url")
     @classmethod
@@ -91,6 +87,28 @@ class ServerSpec(EngineSpec):
         if url.query or url.fragment:
             raise ValueError("write the address alone, e.g. http://localhost:8000")
         return url
+
+
+class ServerSpec(RemoteSpec, EngineSpec):
+    """A server that speaks OpenAI's protocol, as `vllm serve` starts it, on this or another machine."""
+
+    name: Literal["vllm-server"] = "vllm-server"
+    model: str | None = None
+    """The name it serves the model by; the one it names itself when not set."""
+    weights_dir: Annotated[str | None, NEUTRAL] = None
+    """A folder that this machine and the server's see under the same path: through it `rl` hands over the
+    policy's weights. No other stage has a use for it."""
+
+
+class TeacherSpec(RemoteSpec):
+    """Any server with OpenAI's chat completions: questions go as messages, and texts come back."""
+
+    model: str = Field(min_length=1)
+    """The model that is asked for, by the server's name for it."""
+    system: str | None = None
+    """What is said before each question, as the system."""
+    options: dict[str, Any] = Field(default={})
+    """Further keys of the request, such as `reasoning_effort: high`; one that is null is left out of it."""
 
 
 _SPECS: Final[dict[str, type[EngineSpec]]] = {

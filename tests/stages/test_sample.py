@@ -10,9 +10,12 @@ from pydantic import ValidationError
 
 from r1pipe import jsonl
 from r1pipe.artifact import Store
+from r1pipe.curate import Keep
+from r1pipe.curate.traces import validated
 from r1pipe.errors import Interrupted, RunFailed, UsageError
-from r1pipe.rollout import Finished, Rollout, Sampling
+from r1pipe.rollout import Finished, Rollout, Sampling, tracing
 from r1pipe.rollout import local as engines
+from r1pipe.rollout.shards import ShardFolder
 from r1pipe.stage import Outcome
 from r1pipe.train import models
 from r1pipe.world.solver import attempts
@@ -41,6 +44,12 @@ def rejects(outcome: Outcome) -> list[dict[str, Any]]:
     return list(jsonl.iter_rows(outcome.path / "rejects.jsonl"))
 
 
+def journal(folder: Path, shard: int = 0) -> list[dict[str, Any]]:
+    """What the journal of a shard under way holds, but for when it was written."""
+    rows = jsonl.iter_rows(folder / sample.SHARDS / f"{shard:05}.jsonl")
+    return [{key: value for key, value in row.items() if key != "time"} for row in rows]
+
+
 def published(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in (folder / "published").iterdir()}
 
@@ -48,6 +57,7 @@ def published(folder: Path) -> dict[str, bytes]:
 class Scripted:
     """An engine that writes what a script says to the question in the prompt; None is cut off."""
 
+    name = "transformers"
     exact = True
 
     def __init__(self, script: Callable[[str, int], str | None]) -> None:
@@ -114,9 +124,15 @@ def test_the_counts_add_up(tiny: Path, tmp_path: Path, monkeypatch: pytest.Monke
         "rejected": {"truncated": 4, "wrong: other numbers": 4, "wrong: thinking not closed": 4},
         "acceptance": 0.25,
         "undecided": 0,
-        "rewritten": 0,
-        "solver": 0,
         "undecided_reasons": {},
+        "judged_again": 0,
+        "settled": 0,
+        "rewritten": 0,
+        "prompt_tokens": 4 * sum(each["prompt_tokens"] for each in jsonl.iter_rows(outcome.path)),
+        "tokens": outcome.tokens,
+        "by_task": {"countdown": {"generated": 16, "accepted": 4, "acceptance": 0.25}},
+        "by_difficulty": {"countdown 3": {"generated": 16, "accepted": 4, "acceptance": 0.25}},
+        "solver": 0,
         "set_aside": 0,
     }
     assert ear.said == ENGINE
@@ -130,6 +146,8 @@ def test_the_counts_add_up(tiny: Path, tmp_path: Path, monkeypatch: pytest.Monke
         tiny.stem,
     )
     assert len({row["id"] for row in [*kept, *rejects(outcome)]}) == 16
+    for row in [*kept, *rejects(outcome)]:
+        validated({key: value for key, value in row.items() if key != "rejected"})
     assert outcome.tokens == sum(row["tokens"] for row in [*kept, *rejects(outcome)])
     assert [row["acceptance"] for row in ear.rows] == [2 / 6, 1 / 6, 1 / 4]
     assert [row["steps"] for row in ear.rows] == [3, 3, 3]
@@ -160,7 +178,7 @@ def test_a_data_set_holds_the_kept_rows_alone(
     outcome, _ = run(tiny, tmp_path / "traces", samples=4)
     artifact = Store(tmp_path / "run").publish("traces", outcome.path, manifest("traces", "dataset"))
     loaded = load_dataset(str(artifact.path), cache_dir=str(tmp_path / "cache"))["train"]
-    assert loaded["finish"] == ["stop"] * 4
+    assert loaded["finish_reason"] == ["stop"] * 4
     assert (artifact.path / "rejects.jsonl").exists()
 
 
@@ -186,7 +204,7 @@ def test_a_rewriting_that_does_not_pass_is_refused(
     """What is kept was judged as it stands, not as it was."""
     scripted(monkeypatch, lambda question, place: solve(question))
     broken = "1 + 1 = 2 yes </think> <answer> 1 + 1 </answer>"
-    monkeypatch.setattr(sample, "make_readable", lambda *args, **kwargs: broken)
+    monkeypatch.setattr(tracing, "make_readable", lambda *args, **kwargs: broken)
     with pytest.raises(RunFailed, match="4 wrong: other numbers"):
         run(tiny, tmp_path / "traces", rewrite={})
 
@@ -215,6 +233,18 @@ def test_one_trace_of_a_problem(tiny: Path, tmp_path: Path, monkeypatch: pytest.
 # --- Stopped and gone on with
 
 
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def undrawn(folder: Path) -> list[dict[str, Any]]:
+    """All rows without what tells one engine and one copy of a checkpoint from another."""
+    told = ("engine", "engine_version", "model_fingerprint", "trace_id")
+    files = [folder / "published" / name for name in ("part-00000.jsonl", "rejects.jsonl")]
+    rows = [row for file in files for row in jsonl.iter_rows(file)]
+    return [{key: value for key, value in row.items() if key not in told} for row in rows]
+
+
 def undisturbed(tiny: Path, folder: Path) -> dict[str, bytes]:
     run(tiny, folder, **RANDOM)
     return published(folder)
@@ -238,7 +268,7 @@ def test_a_crash_between_batches_changes_nothing(
     monkeypatch.setattr(engines.TransformersEngine, "generate", dies)
     with pytest.raises(MemoryError):
         run(tiny, tmp_path / "one", **RANDOM)
-    assert len(list(jsonl.iter_rows(tmp_path / "one" / sample.JOURNAL))) == 8
+    assert len(journal(tmp_path / "one")) == 8
     _, ear = run(tiny, tmp_path / "one", **RANDOM)
     assert [row["step"] for row in ear.rows] == [3]
     assert calls[2] == calls[3] and len(calls) == 4
@@ -262,7 +292,7 @@ def test_a_kill_before_a_batch_is_logged_loses_no_row(
     with pytest.raises(KeyboardInterrupt):
         sample.run(config(**RANDOM), inputs(model=tiny), work)
     monkeypatch.undo()
-    assert len(list(jsonl.iter_rows(tmp_path / "one" / sample.JOURNAL))) == 8
+    assert len(journal(tmp_path / "one")) == 8
     _, ear = run(tiny, tmp_path / "one", **RANDOM)
     assert [(row["step"], row["generated"]) for row in ear.rows] == [(2, 8), (3, 12)]
     assert [row["step"] for row in jsonl.iter_rows(tmp_path / "one.jsonl")] == [1, 2, 3]
@@ -293,7 +323,7 @@ def test_a_crash_within_a_batch_loses_nothing_whole(
     monkeypatch.setattr(engines.TransformersEngine, "exact", exact)
     with pytest.raises(MemoryError):
         run(tiny, tmp_path / "one", **RANDOM)
-    assert len(list(jsonl.iter_rows(tmp_path / "one" / sample.JOURNAL))) == 6
+    assert len(journal(tmp_path / "one")) == 6
     _, ear = run(tiny, tmp_path / "one", **RANDOM)
     assert calls == [4, 4, 4 if exact else 2, 4]
     assert [(row["step"], "tokens_per_second" in row) for row in ear.rows] == [(2, exact), (3, True)]
@@ -301,15 +331,23 @@ def test_a_crash_within_a_batch_loses_nothing_whole(
 
 
 @pytest.mark.parametrize("cut", [1, 300, 2000])
-def test_a_journal_that_a_kill_cut_changes_nothing(tiny: Path, tmp_path: Path, cut: int) -> None:
-    """Bytes missing at its end, in the middle of a row and of a batch, are made again; the rest is taken."""
-    whole = undisturbed(tiny, tmp_path / "one")
-    journal = tmp_path / "one" / sample.JOURNAL
-    text = journal.read_bytes()
-    journal.write_bytes(text[:-cut])
+def test_a_journal_that_a_kill_cut_changes_nothing(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    """Bytes missing at its end, in the middle of a row and of a batch, are made again; the rest is taken.
+    What was cut off is kept beside."""
+    whole = undisturbed(tiny, tmp_path / "two")
+    monkeypatch.setattr(ShardFolder, "finish", killed)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny, tmp_path / "one", **RANDOM)
+        rows, file = journal(tmp_path / "one"), tmp_path / "one" / sample.SHARDS / "00000.jsonl"
+        assert len(rows) == 12
+        file.write_bytes(file.read_bytes()[:-cut])
+    monkeypatch.undo()
     run(tiny, tmp_path / "one", **RANDOM)
-    assert journal.read_bytes() == text
     assert published(tmp_path / "one") == whole
+    assert (file.with_name("00000.jsonl.torn").exists(), file.exists()) == (cut > 1, False)
 
 
 def test_ctrl_c_keeps_what_was_sampled(tiny: Path, tmp_path: Path) -> None:
@@ -325,7 +363,7 @@ def test_ctrl_c_keeps_what_was_sampled(tiny: Path, tmp_path: Path) -> None:
     ear.event = stop_after_the_first  # type: ignore[method-assign]
     with pytest.raises(Interrupted):
         sample.run(config(**RANDOM), inputs(model=tiny), work)
-    assert len(list(jsonl.iter_rows(tmp_path / "one" / sample.JOURNAL))) == 4
+    assert len(journal(tmp_path / "one")) == 4
     run(tiny, tmp_path / "one", **RANDOM)
     assert published(tmp_path / "one") == undisturbed(tiny, tmp_path / "two")
 
@@ -368,7 +406,8 @@ def test_a_server_writes_the_same_rows(tiny: Path, tmp_path: Path) -> None:
     with serving(engine, tokenizer, 64) as server:
         spec = {"name": "vllm-server", "url": server.url}
         served, ear = run(bare, tmp_path / "served", **RANDOM, engine=spec)
-    assert published(tmp_path / "served") == published(tmp_path / "local")
+    assert undrawn(tmp_path / "served") == undrawn(tmp_path / "local")
+    assert {row["engine"] for row in jsonl.iter_rows(served.path)} == {"vllm-server", None}
     assert served.metrics == local.metrics and served.tokens == local.tokens
     assert ear.said == f"Engine: vllm-server, as set: {server.url} serves 'tiny'."
     assert all(row["generation_tokens_per_second"] >= row["tokens_per_second"] > 0 for row in ear.rows)
@@ -395,9 +434,9 @@ def test_gold_answers_need_no_model(tiny: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_the_solver_leaves_out_what_is_taken() -> None:
     """A problem that the model solved is passed over, and the next one takes its place."""
-    rows = sample.TraceMaker(config(solver=3), build_tokenizer(64), "zero")
-    before = [row["problem_id"] for row in rows.solved(64, set(), 0)]
-    after = [row["problem_id"] for row in rows.solved(64, {before[0]}, 0)]
+    rows = tracing.TraceMaker(build_tokenizer(64), None, seed=0, sampling=Sampling(32), keep=Keep())
+    before = [row["problem_id"] for row in rows.solved(3, "chat", 64, set(), 30.0)]
+    after = [row["problem_id"] for row in rows.solved(3, "chat", 64, {before[0]}, 30.0)]
     assert after[:2] == before[1:] and after[2] not in before
 
 
@@ -429,13 +468,12 @@ def test_a_solver_without_room_says_so(tiny: Path, tmp_path: Path, monkeypatch: 
 
 
 def test_nothing_kept_is_a_failure_with_the_reasons(tiny: Path, tmp_path: Path) -> None:
-    """A random model solves nothing; its completions stay in the journal."""
-    with pytest.raises(
-        RunFailed, match=r"None of 8 completions was kept: \d+ .*completions\.jsonl"
-    ) as caught:
+    """A random model solves nothing; its completions stay where the message says."""
+    with pytest.raises(RunFailed, match=r"None of 8 completions was kept: \d+ .*loosen `keep`") as caught:
         run(tiny, tmp_path / "traces", samples=2)
-    assert "loosen `keep`" in str(caught.value)
-    assert len(list(jsonl.iter_rows(tmp_path / "traces" / sample.JOURNAL))) == 8
+    shards = tmp_path / "traces" / sample.SHARDS
+    assert str(caught.value).endswith(f"The completions are in '{shards}'.")
+    assert len(list(jsonl.iter_rows(shards / "00000" / "rejects.jsonl"))) == 8
 
 
 def test_long_prompts_are_set_aside(tiny: Path, tmp_path: Path) -> None:
