@@ -14,7 +14,7 @@ from r1pipe.curate.phrases import COMPETITION
 from r1pipe.curate.step import Alone, Step, Together
 from r1pipe.hints import meant
 from r1pipe.measure.language import Language
-from r1pipe.stage import DataPath, DatasetRef
+from r1pipe.stage import DatasetRef
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,8 +144,8 @@ class Decontaminate(Alone):
     """Rejects rows whose question holds an item of a benchmark, with the evidence."""
 
     name: Literal["decontaminate"] = "decontaminate"
-    benchmarks: list[DataPath] = Field(min_length=1)
-    """Files of benchmarks: `.jsonl`, plain or compressed, or datasets' folders."""
+    benchmarks: list[DatasetRef] = Field(min_length=1)
+    """Stages, datasets' folders or `.jsonl` files, plain or compressed, whose items are compared with."""
     columns: list[str] = Field(default=[])
     """Where an item's text is, several columns being put together; else in the first that a file has of
     problem, question, prompt and text."""
