@@ -107,6 +107,18 @@ class Parsed:
         """Whether it is well formed in the way its question asks for: with thinking, or without."""
         return self.well_formed and (self.thinking is not None) == reasoning
 
+    def shown(self, reasoning: bool) -> str:
+        """What a reader sees: what follows the thinking, without tags.
+
+        Nothing where a thinking that was asked for is missing or open.
+        """
+        if not self.closed or (reasoning and self.thinking is None):
+            return ""
+        text = self.tail.partition(OPEN_THINK)[0]  # what thinks on after the answer is thinking too
+        for tag in TAGS:
+            text = text.replace(tag, " ")
+        return re.sub(r"[ \t]+", " ", text).strip()
+
 
 def parse(text: str, opened: bool) -> Parsed:
     """Take a completion apart; `opened` says whether its prompt ended in `<think>`.

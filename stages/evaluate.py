@@ -23,6 +23,7 @@ from r1pipe.tasks import AnyTask, Item, Task, told_apart
 from r1pipe.tasks.countdown import CountdownSpec
 from r1pipe.train.determinism import derive_seed
 from r1pipe.verify.alarm import reasons_of, undecided_sentence
+from r1pipe.verify.verdict import Mark
 
 if TYPE_CHECKING:
     from r1pipe.measure.samples import SampleRow
@@ -176,6 +177,11 @@ def _undecided(rows: Sequence[jsonl.Row], work: Work) -> dict[str, dict[str, int
             found[name] = dict(reasons)
         if said := undecided_sentence(reasons, len(of_set)):
             work.say(f"Set '{name}': {said}")
+        if unjudged := sum(row["verdict"] == Mark.UNJUDGED for row in of_set):
+            work.say(
+                f"Set '{name}': nothing judges {unjudged} of {len(of_set)} answers, which are in no rate of "
+                "passing. Give the task a `rule`, or read the rows."
+            )
     return found
 
 

@@ -6,8 +6,10 @@ judged, and a finished shard is published in one step. So a kill loses what was 
 the stage goes on with the first batch that the journal does not hold whole, and ends with the same rows.
 """
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
@@ -25,6 +27,7 @@ from r1pipe.rollout import Sampling, choose
 from r1pipe.rollout.asking import Question, QuestionSet, ask
 from r1pipe.rollout.batching import Drawing, Job
 from r1pipe.rollout.meter import Meter
+from r1pipe.rollout.preferring import Preferring
 from r1pipe.rollout.rounds import Rounds
 from r1pipe.rollout.shards import Shard, ShardFolder, cut, digest_of
 from r1pipe.rollout.specs import AnyEngine, AutoSpec, TeacherSpec
@@ -95,6 +98,13 @@ class Config(StageConfig):
     """What generation costs: `gpu_hour` and `gpus`, or `million_tokens` and `million_prompt_tokens`."""
     keep: Keep = Keep()
     """Which completions are kept."""
+    preference_model: CheckpointRef | None = None
+    """A sequence classifier with one label that scores what may be kept, from 0 to 1, in the column
+    `preference`; `keep` may ask for a least score, or prefer the best of a problem."""
+    preference_batch: int = Field(default=16, ge=1)
+    """Answers that the preference model scores at once: less needs less memory."""
+    preference_max_tokens: int = Field(default=2048, ge=1)
+    """Tokens of question and answer that the preference model reads; what is longer is cut at its end."""
     limit: int | None = Field(default=None, ge=1)
     """How many of the model's completions are kept in all; once there are so many, no more are generated."""
     rewrite: Rewrite | None = None
@@ -152,6 +162,15 @@ class Config(StageConfig):
         return self
 
     @model_validator(mode="after")
+    def _somebody_prefers(self) -> "Config":
+        if self.keep.asks_preference and self.preference_model is None:
+            asked = (
+                "prefer: best" if self.keep.preference is None else f"preference: {self.keep.preference:g}"
+            )
+            raise ValueError(f"keep.{asked} needs `preference_model`: a sequence classifier with one label")
+        return self
+
+    @model_validator(mode="after")
     def _one_language(self) -> "Config":
         if self.rewrite and self.keep.language not in (None, self.rewrite.language):
             raise ValueError(
@@ -188,10 +207,11 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     rounds = Rounds(config.samples, config.most, config.enough)
     shards = cut(asked.questions, rounds, config.budget, config.shards)
     folder = ShardFolder(work.dir / SHARDS, _plan(config, asked.questions, shards))
+    preferring = _preferring(config, inputs)
     with closing(_writer(config, checkpoint.path, reader, asked.questions, work)) as writer:
         drawing = Drawing(_sampling(config), rounds, config.batch, config.judge_again)
         job = Job(folder, shards, drawing, writer, work)
-        sampling = ShardSampling(config, folder, job, maker, work)
+        sampling = ShardSampling(config, folder, job, maker, preferring, work)
         for shard in shards:
             sampling.do(shard)
             if sampling.full:
@@ -260,6 +280,24 @@ def _writer(
     return ModelWriter(folder, config.engine, reader, longest=most, batch=config.batch, say=work.say)
 
 
+def _preferring(config: Config, inputs: Inputs) -> Preferring | None:
+    """Who says how good answers are, opened; None where nobody is asked."""
+    if config.preference_model is None:
+        return None
+    import torch
+
+    from r1pipe.train.preference import PreferenceModel
+
+    scorer = PreferenceModel(
+        inputs.one("preference_model").path,
+        batch=config.preference_batch,
+        max_tokens=config.preference_max_tokens,
+        device=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+    )
+    scorer([])  # it takes its place on a GPU now, while an engine that would fill it is not there yet
+    return Preferring(scorer, config.keep)
+
+
 # --- The work, shard by shard
 
 
@@ -269,7 +307,8 @@ SHARDS: Final = "shards"
 def _plan(config: Config, questions: Sequence[Question], shards: Sequence[Shard]) -> dict[str, Any]:
     """What the work in a folder has to agree on before it is gone on with."""
     options = config.model_dump(
-        mode="json", exclude={"model", "task", "engine", "teacher", "price", "threads"}
+        mode="json",
+        exclude={"model", "task", "engine", "teacher", "price", "threads", "preference_model"},
     )
     return {"shards": len(shards), "prompts": digest_of(questions), "options": sha256_of(options)}
 
@@ -277,11 +316,20 @@ def _plan(config: Config, questions: Sequence[Question], shards: Sequence[Shard]
 class ShardSampling:
     """Samples shard after shard, chooses in each, and counts over all."""
 
-    def __init__(self, config: Config, folder: ShardFolder, job: Job, maker: TraceMaker, work: Work) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: ShardFolder,
+        job: Job,
+        maker: TraceMaker,
+        preferring: Preferring | None,
+        work: Work,
+    ) -> None:
         self._config = config
         self._folder = folder
         self._job = job
         self._maker = maker
+        self._preferring = preferring
         self._work = work
         self.meter = Meter(config.price, work.metrics, config.limit)
         self.total = Tally()
@@ -310,6 +358,10 @@ class ShardSampling:
         for batch in self._job.batches(shard, harvest.accepted_of):
             rates.add(row for _, row in batch.rows)
             made = [self._maker.of(*each) for each in batch.rows]
+            if self._preferring is not None:
+                begun = time.monotonic()
+                made = self._preferring.scored(made)
+                batch = replace(batch, seconds=batch.seconds + time.monotonic() - begun)
             accepted = harvest.add(made)
             tally.add(zip(made, accepted, strict=True))
             tally.add_batch(row for _, row in batch.rows)

@@ -5,8 +5,9 @@ A step takes rows and parts them into kept ones and rejected ones, each of those
 what came in.
 """
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -35,6 +36,7 @@ class Curated:
 
 
 CurationStep = Callable[[Sequence[SampleRow]], Curated]
+Prefer = Literal["shortest", "first", "best"]
 Filter = Callable[[SampleRow], str | None]
 """Why one row, looked at alone, is rejected; None keeps it."""
 
@@ -47,7 +49,8 @@ class Keep(BaseModel):
     untruncated: bool = True
     """Reject what the token limit cut off."""
     correct: bool = True
-    """Reject what did not pass its verdict."""
+    """Reject what did not pass its verdict. An open question's answer that nothing judges has none to pass,
+    and stays."""
     well_formed: bool = True
     """Reject what does not have the form that its question asks for, as the reward `format` does."""
     single_language: float = Field(default=1.0, ge=0, le=1)
@@ -60,10 +63,22 @@ class Keep(BaseModel):
     """Reject thinking with more attempts than this."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Reject completions longer than this."""
+    preference: float | None = Field(default=None, ge=0, le=1)
+    """Reject what the stage's `preference_model` gives less than this, from 0 to 1."""
     per_problem: int | None = Field(default=None, ge=1)
     """How many different completions of a problem are kept at most."""
-    prefer: Literal["shortest", "first"] = "shortest"
-    """Which ones those are."""
+    prefer: Prefer = "shortest"
+    """Which ones those are; `best` are those that the `preference_model` scores highest."""
+
+    @property
+    def asks_preference(self) -> bool:
+        """Whether a preference model has to be asked."""
+        return self.preference is not None or self.prefer == "best"
+
+    @property
+    def unscored(self) -> "Keep":
+        """The same for rows that no preference model has seen."""
+        return self.model_copy(update={"preference": None})
 
     def filters(self) -> list[Filter]:
         """What looks at every row alone, in order."""
@@ -76,7 +91,8 @@ class Keep(BaseModel):
             filters.append(well_formed)
         if self.single_language > 0 or self.language:
             filters.append(single_language(self.single_language, self.language))
-        return [*filters, readable(self.repeats, self.max_attempts, self.max_tokens)]
+        filters.append(readable(self.repeats, self.max_attempts, self.max_tokens))
+        return filters if self.preference is None else [*filters, preferred(self.preference)]
 
     def together(self) -> list[CurationStep]:
         """What looks at all rows that the filters leave, in order."""
@@ -108,8 +124,8 @@ def untruncated(row: SampleRow) -> str | None:
 
 
 def correct(row: SampleRow) -> str | None:
-    """Reject what did not pass, with the judge's reason."""
-    if row["verdict"] == "pass":
+    """Reject what did not pass, with the judge's reason; what nothing judged stays."""
+    if row["verdict"] in ("pass", "unjudged"):
         return None
     return f"{'undecided' if row['verdict'] == 'undecided' else 'wrong'}: {row['reason']}"
 
@@ -148,6 +164,22 @@ def readable(repeats: bool, max_attempts: int | None, max_tokens: int | None) ->
     return check
 
 
+def preferred(at_least: float) -> Filter:
+    """Reject what a preference model scores lower, and what it was not asked about."""
+
+    def check(row: SampleRow) -> str | None:
+        score = score_of(row)
+        return None if score is not None and score >= at_least else f"preference under {at_least:g}"
+
+    return check
+
+
+def score_of(row: SampleRow) -> float | None:
+    """What a preference model thinks of a row; None where none was asked."""
+    score: float | None = cast(Mapping[str, Any], row).get("preference")
+    return score
+
+
 # --- Steps: all rows together
 
 
@@ -179,20 +211,30 @@ def bare(text: str) -> str:
     return " ".join(text.split())
 
 
-def at_most(count: int, prefer: Literal["shortest", "first"]) -> CurationStep:
-    """Keep so many rows of a problem, in the order they came; of equally short ones the first."""
+def at_most(count: int, prefer: Prefer) -> CurationStep:
+    """Keep so many rows of a problem, in the order they came; of equally good ones the first."""
 
     def step(rows: Sequence[SampleRow]) -> Curated:
         places: dict[str, list[int]] = {}
         for place, row in enumerate(rows):
             places.setdefault(row["problem_id"], []).append(place)
-        if prefer == "shortest":
-            places = {name: sorted(those, key=lambda i: rows[i]["tokens"]) for name, those in places.items()}
+        if prefer != "first":
+            rank = _shorter if prefer == "shortest" else _better
+            places = {name: sorted(those, key=lambda i: rank(rows[i])) for name, those in places.items()}
         chosen = {place for those in places.values() for place in those[:count]}
         reason = f"not among the {prefer} {count} of its problem"
         return _part((row, None if place in chosen else reason) for place, row in enumerate(rows))
 
     return step
+
+
+def _shorter(row: SampleRow) -> float:
+    return row["tokens"]
+
+
+def _better(row: SampleRow) -> float:
+    score = score_of(row)
+    return math.inf if score is None else -score
 
 
 def _part(reasons: Iterable[tuple[SampleRow, str | None]]) -> Curated:

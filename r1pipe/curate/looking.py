@@ -92,6 +92,17 @@ def length(at_least: int, at_most: int | None) -> Look:
     return look
 
 
+def preferred(at_least: float) -> Look:
+    """What a preference model gives less; where none was asked a row stays."""
+
+    def look(trace: Trace) -> Finding:
+        if trace.preference is None or trace.preference >= at_least:
+            return None
+        return Fault("low preference", round(trace.preference, 3))
+
+    return look
+
+
 # --- Readability
 
 PASSAGE: Final = 16

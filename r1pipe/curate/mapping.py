@@ -5,6 +5,7 @@ Rows of `sample` need no mapping. Those of others name their columns in the reci
     columns: {prompt: problem, completion: solution, gold: answer, domain: info.subject}
 """
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -48,7 +49,7 @@ class Columns(BaseModel):
     gold: str = "gold"
     """The right answer."""
     verdict: str = "verdict"
-    """`pass`, `fail` or `undecided`; also true and false, 1 and 0."""
+    """`pass`, `fail` or `undecided`; also true and false, 1 and 0. `unjudged` is none."""
     reason: str = "reason"
     """Why it did not pass."""
     tokens: str = "tokens"
@@ -61,6 +62,8 @@ class Columns(BaseModel):
     """What it is about, for counts and for `balance`; without it the file's name."""
     pass_rate: str = "pass_rate"
     """The share of its problem's completions that are right, or {n, c}; without it the rows are counted."""
+    preference: str = "preference"
+    """How good a preference model finds it: a number on any scale."""
     template: Literal["plain", "r1-zero"] = "plain"
     """`r1-zero` makes the paper's prompt of the prompt column; `plain` leaves it as it is."""
 
@@ -94,6 +97,7 @@ class Trace:
     """Whether the row tells its tokens; else they are estimated."""
     domain: str | None
     pass_rate: float | None
+    preference: float | None
     messages: list[dict[str, str]] | None
     as_it_is: bool
     """Whether the row can be trained on without a change."""
@@ -188,6 +192,7 @@ def read_trace(row: Row, columns: Columns) -> Trace | str:
         counted=counted,
         domain=_name(told_domain),
         pass_rate=_rate(_at(row, columns.pass_rate)),
+        preference=_number(_at(row, columns.preference)),
         messages=messages,
         moved=columns.moved,
         as_it_is=as_it_is and columns.id == "id" and told_id is not None and row["id"] == told_id,
@@ -278,7 +283,9 @@ _MARKS: Final[dict[Any, Mark]] = {
 
 
 def _mark(value: Any) -> Mark | object | None:
-    if value is None or isinstance(value, Mark):
+    if value is None or value == Mark.UNJUDGED:
+        return None
+    if isinstance(value, Mark):
         return value
     hashable = isinstance(value, str | int | float | bool)
     return _MARKS.get(value, _UNREADABLE) if hashable else _UNREADABLE
@@ -295,5 +302,11 @@ def _rate(value: Any) -> float | None:
     if isinstance(value, dict):
         n, c = value.get("n"), value.get("c")
         return c / n if isinstance(n, int) and isinstance(c, int) and 0 <= c <= n and n > 0 else None
+    share = _number(value)
+    return share if share is not None and 0 <= share <= 1 else None
+
+
+def _number(value: Any) -> float | None:
+    """A finite number as one."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and 0 <= value <= 1 else None
+    return float(value) if number and abs(value) < math.inf else None

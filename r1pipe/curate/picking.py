@@ -11,7 +11,7 @@ import numpy as np
 from r1pipe.curate.near import clusters, estimates, kept
 from r1pipe.curate.table import VERDICTS, Array, Compare, Loss, Numbers, Of, Table, scrambled
 
-Prefer = Literal["shortest", "diverse", "random", "first"]
+Prefer = Literal["shortest", "diverse", "random", "first", "best"]
 Order = Literal["random", "shortest", "longest", "first"]
 
 
@@ -131,6 +131,8 @@ def _rank(table: Table, rows: Numbers, order: Prefer | Order) -> Array:
         return np.arange(len(rows))
     if order == "random":
         return table.shuffled(rows)
+    if order == "best":
+        return -table.rows["preference"][rows]  # a row without a score is NaN, which sorts last
     tokens = table.rows["tokens"][rows].astype(np.int64)
     return -tokens if order == "longest" else tokens
 

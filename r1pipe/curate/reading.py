@@ -122,6 +122,7 @@ class Reader:
                 found.domains.number(trace.domain or source.label),
                 VERDICTS[trace.verdict],
                 np.nan if trace.pass_rate is None else trace.pass_rate,
+                np.nan if trace.preference is None else trace.preference,
                 lost,
                 fault is not None and fault.aside,
                 why,
@@ -167,8 +168,8 @@ class Reader:
         jsonl.write_json(files.marker, marker)
 
 
-_NO_TRACE: Final = (0, 0, 0, 0, 0, False, False, 0, VERDICTS[None], np.nan)
-"""The columns, from `id` to `pass_rate`, of a line that is no trace."""
+_NO_TRACE: Final = (0, 0, 0, 0, 0, False, False, 0, VERDICTS[None], np.nan, np.nan)
+"""The columns, from `id` to `preference`, of a line that is no trace."""
 
 
 def _trace(line: bytes, offset: int, source: Source) -> Trace | str:

@@ -140,6 +140,20 @@ class Length(Alone):
         return looking.length(self.at_least, self.at_most)
 
 
+class Preference(Alone):
+    """Rejects what a preference model finds too poor; rows that none has scored stay."""
+
+    name: Literal["preference"] = "preference"
+    at_least: float = 0.5
+    """Least score, in the rows' column `preference`; `sample` writes it from 0 to 1."""
+
+    def look(self, files: Sequence["Path"]) -> Look:
+        """What looks at a row."""
+        from r1pipe.curate import looking
+
+        return looking.preferred(self.at_least)
+
+
 class Decontaminate(Alone):
     """Rejects rows whose question holds an item of a benchmark, with the evidence."""
 
@@ -239,8 +253,9 @@ class Cap(Together):
     name: Literal["cap"] = "cap"
     count: int = Field(default=1, ge=1)
     """Completions of a problem that are kept at most."""
-    prefer: Literal["shortest", "diverse", "random", "first"] = "shortest"
-    """Which ones: `diverse` takes the shortest, then always the one least like those it has."""
+    prefer: Literal["shortest", "diverse", "random", "first", "best"] = "shortest"
+    """Which ones: `diverse` takes the shortest, then always the one least like those it has; `best` those
+    with the highest `preference`, and those without one last."""
 
     def sketched(self) -> Sequence[_Of]:
         """Which texts it needs sketches of."""
@@ -327,8 +342,8 @@ class Mix(Together):
 _STEPS: Mapping[str, type[Step]] = {
     str(step.model_fields["name"].default): step
     for step in (
-        Truncated, Correct, Verify, Format, SingleLanguage, Readability, Length, Decontaminate,
-        Exact, Near, PassRate, Cap, Balance, Mix,
+        Truncated, Correct, Verify, Format, SingleLanguage, Readability, Length, Preference,
+        Decontaminate, Exact, Near, PassRate, Cap, Balance, Mix,
     )
 }  # fmt: skip
 
@@ -349,8 +364,8 @@ def _named(value: Any) -> Any:
 
 
 AnyStep = Annotated[
-    Truncated | Correct | Verify | Format | SingleLanguage | Readability | Length | Decontaminate
-    | Exact | Near | PassRate | Cap | Balance | Mix,
+    Truncated | Correct | Verify | Format | SingleLanguage | Readability | Length | Preference
+    | Decontaminate | Exact | Near | PassRate | Cap | Balance | Mix,
     Field(discriminator="name"),
     BeforeValidator(_named),
 ]  # fmt: skip

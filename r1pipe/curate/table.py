@@ -40,6 +40,7 @@ ROW: Final[Any] = np.dtype(
         ("domain", "u2"),
         ("verdict", "i1"),  # see VERDICTS, after a step `verify`
         ("pass_rate", "f4"),  # the row's own; NaN for none
+        ("preference", "f4"),  # NaN for none
         ("lost", "i1"),  # the first step that looks at it alone and rejects it, READING, or STAYS
         ("aside", "u1"),  # whether it is set aside then, rather than rejected
         ("why", "u2"),  # that step's reason

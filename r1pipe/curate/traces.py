@@ -59,6 +59,9 @@ class TraceRow(SampleRow):
     """The judge that gave the verdict."""
     verifier_version: int
     """The version of the judges; it is raised when a verdict on any answer would come out another."""
+    preference: float | None
+    """What a preference model thinks of the answer, from 0 to 1: 1 / (1 + e^-logit); null where none was
+    asked. One is asked about what all of `keep` but the score lets through."""
     pass_rate: float | None
     """Share of the prompt's decided completions that passed; null where the model was not asked, or none was
     decided."""
@@ -142,6 +145,7 @@ def trace_row(
             "flags": flags(row["completion"], parts.thinking, spoken, row["truncated"]),
             "verifier": verifier,
             "verifier_version": verify.VERSION,
+            "preference": None,
             "pass_rate": None,
             "pass_rate_samples": 0,
             "pass_rate_passed": 0,
@@ -174,7 +178,7 @@ class PassRates:
     def add(self, rows: Iterable[SampleRow]) -> None:
         """Count judged completions."""
         for row in rows:
-            self._decided[row["problem_id"]] += row["verdict"] != "undecided"
+            self._decided[row["problem_id"]] += row["verdict"] in ("pass", "fail")
             self._passed[row["problem_id"]] += row["verdict"] == "pass"
 
     def of(self, problem: str) -> dict[str, float | int | None]:

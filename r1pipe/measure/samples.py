@@ -35,7 +35,8 @@ class SampleRow(TypedDict):
     truncated: bool
     """Whether the token limit cut it off."""
     verdict: str
-    """`pass`, `fail` or `undecided`."""
+    """`pass`, `fail`, `undecided`, or `unjudged`: an open question's answer, which nothing but a preference
+    model may say something of."""
     reason: str
     """Why it did not pass, in a few words; empty for a pass."""
     answer: str | None

@@ -19,7 +19,7 @@ def score(rows: Sequence[SampleRow], ks: Sequence[int] = ()) -> Scores:
     """The scores over n problems with their samples.
 
     - `problems`, `samples` (of all problems together), `undecided`: counts. What is undecided is in no rate
-      of passing.
+      of passing. `unjudged`, where there are any: answers to open questions without a rule; nor are they.
     - `pass_at_1`: mean over problems of the share of samples that pass. `stderr`: its standard error,
       clustered by problem: the deviation of the problems' shares over the square root of their number.
     - `pass_at_k`, `maj_at_k`: `{"1": …, "2": …, "4": …}`, over the problems that have k decided samples; the
@@ -49,16 +49,18 @@ def score(rows: Sequence[SampleRow], ks: Sequence[int] = ()) -> Scores:
 def _passing(rows: Sequence[SampleRow], ks: Sequence[int]) -> Scores:
     decided: dict[str, list[SampleRow]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row["sample"]):
-        if row["verdict"] != "undecided":
+        if row["verdict"] in ("pass", "fail"):
             decided[row["problem_id"]].append(row)
     problems = [_Problem(samples) for samples in decided.values()]
     shares = [problem.share for problem in problems]
     most = max((problem.samples for problem in problems), default=0)
     ks = ks or [2**i for i in range(most.bit_length())]
+    unjudged = sum(row["verdict"] == "unjudged" for row in rows)
     return {
         "problems": len({row["problem_id"] for row in rows}),
         "samples": len(rows),
         "undecided": sum(row["verdict"] == "undecided" for row in rows),
+        **({"unjudged": unjudged} if unjudged else {}),
         "pass_at_1": fmean(shares) if shares else None,
         "stderr": stdev(shares) / sqrt(len(shares)) if len(shares) > 1 else None,
         "pass_at_k": {str(k): _mean([p.pass_at(k) for p in problems if p.samples >= k]) for k in ks},

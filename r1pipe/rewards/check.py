@@ -15,7 +15,7 @@ from r1pipe.prompting import CLOSE_ANSWER, CLOSE_THINK, OPEN_ANSWER, OPEN_THINK,
 from r1pipe.rewards.base import Reward, RewardInput, give, total
 from r1pipe.rewards.rules import form
 from r1pipe.tasks.base import Item, Task, judge_all
-from r1pipe.verify.verdict import Completion
+from r1pipe.verify.verdict import Completion, Mark, Verdict
 
 ITEMS: Final = 16
 """How many different items of each task are tried."""
@@ -95,6 +95,9 @@ def check_rewards(
     A right answer in the right form must pass. Junk must not pass, and what is not in the form must not earn
     the reward for it. Undecided verdicts are counted, and an error only where no right answer is decided.
 
+    Unrelated words may answer an open question, so there they are not held against its judge. One that
+    nothing judges teaches by a preference model alone.
+
     Raises:
         UsageError: the rewards cannot be trusted; the task, the item, the answer and the verdict are named.
     """
@@ -117,7 +120,8 @@ class _Try:
     asked: AskedItem
     text: str
     what: str
-    right: bool
+    right: bool | None
+    """Whether it must pass; None for what may do for an open question."""
     formed: bool
 
     @property
@@ -135,6 +139,8 @@ def _check(
         RewardInput(each.asked.item, each.completion, parse(each.text, each.asked.opened), verdict)
         for each, verdict in zip(tries, verdicts, strict=True)
     ]
+    if "preference" not in rewards:
+        _require_judged(tries, verdicts)
     checked = CheckedTask(items[0].task.name, len(items), unknown=answers.count(None))
     for each, judged, earned in zip(tries, given, give(rewards, given), strict=True):
         _note(checked, each, judged, total(earned, weights))
@@ -142,6 +148,16 @@ def _check(
         first = next(i for i, each in enumerate(tries) if each.right)
         raise _untrusted(tries[first], given[first], "no right answer could be decided")
     return checked
+
+
+def _require_judged(tries: Sequence["_Try"], verdicts: Sequence[Verdict]) -> None:
+    for each, verdict in zip(tries, verdicts, strict=True):
+        if verdict.mark is Mark.UNJUDGED:
+            raise UsageError(
+                f"Nothing judges answers to item {each.asked.item.id!r} of task {each.asked.task.name!r}, so "
+                "there is nothing to learn from. Give `preference` a weight in `rewards`, with a "
+                "`preference_model`; or give the task a `rule`."
+            )
 
 
 def _tries(asked: AskedItem, right: str | None, thought: str) -> Iterator[_Try]:
@@ -156,28 +172,30 @@ def _tries(asked: AskedItem, right: str | None, thought: str) -> Iterator[_Try]:
     if right is not None:
         yield _Try(asked, whole(right), "the right answer", True, True)
     yield _Try(asked, "", "an empty completion", False, False)
-    yield _Try(asked, whole(JUNK_ANSWER), "unrelated words", False, True)
+    words = None if asked.task.is_open(asked.item) else False
+    yield _Try(asked, whole(JUNK_ANSWER), "unrelated words", words, True)
     kept = JUNK_ANSWER if right is None else right
     answer = f"{OPEN_ANSWER} {kept} {CLOSE_ANSWER}"
     yield _Try(asked, f"{opens}{thought} {answer}", "a thinking that does not end", False, False)
     inside = f"{opens}{thought} {answer} {CLOSE_THINK} {JUNK_ANSWER}"
-    yield _Try(asked, inside, "an answer inside the thinking alone", False, False)
+    yield _Try(asked, inside, "an answer inside the thinking alone", words, False)
 
 
 def _note(checked: CheckedTask, tried: _Try, given: RewardInput, reward: float | None) -> None:
     """Count one try; raises `UsageError` when it is not worth what it must be."""
     verdict = given.verdict
-    checked.right += tried.right
-    checked.junk += not tried.right
+    checked.right += tried.right is True
+    checked.junk += tried.right is False
     if not verdict.decided:
         checked.undecided[verdict.reason] += 1
         return
-    if verdict.passed != tried.right:
+    if tried.right is not None and verdict.passed != tried.right:
         raise _untrusted(tried, given, "it must pass" if tried.right else "it must fail")
     if bool(form(given)) != tried.formed:
         raise _untrusted(tried, given, f"its form must count as {'right' if tried.formed else 'wrong'}")
-    checked.right_passed += tried.right
-    (checked.right_rewards if tried.right else checked.junk_rewards).append(reward or 0.0)
+    checked.right_passed += tried.right is True
+    if tried.right is not None:
+        (checked.right_rewards if tried.right else checked.junk_rewards).append(reward or 0.0)
 
 
 def _untrusted(tried: _Try, given: RewardInput, why: str) -> UsageError:

@@ -8,7 +8,6 @@ from typing import Final, Literal, get_args
 
 from r1pipe.errors import UsageError
 from r1pipe.measure.language import LANGUAGE_NAMES, consistency
-from r1pipe.prompting import OPEN_THINK, TAGS
 from r1pipe.rewards.base import Reward, RewardInput, each
 
 RewardName = Literal["accuracy", "format", "language", "overlong", "repetition", "preference"]
@@ -52,9 +51,9 @@ def make_rewards(
     return {name: known.get(name) or _unknown(name) for name in names}
 
 
-def accuracy(given: RewardInput) -> float:
-    """1 when the answer is right, else 0. DeepSeek-R1 paper, section 2.2.2."""
-    return float(given.verdict.passed)
+def accuracy(given: RewardInput) -> float | None:
+    """1 when the answer is right, else 0; None where nothing judges it. DeepSeek-R1 paper, section 2.2.2."""
+    return float(given.verdict.passed) if given.verdict.judged else None
 
 
 def form(given: RewardInput) -> float:
@@ -76,7 +75,7 @@ def language_of(language: str, when: LanguageWhen) -> Callable[[RewardInput], fl
     def rule(given: RewardInput) -> float | None:
         if not given.item.reasoning:
             return None
-        if when == "correct" and not given.verdict.passed:
+        if when == "correct" and given.verdict.judged and not given.verdict.passed:
             return 0.0
         return consistency(given.parsed.thinking or "", language) or 0.0
 
@@ -123,25 +122,22 @@ def preference(scorer: Scorer) -> Reward:
     """
 
     def reward(batch: Sequence[RewardInput]) -> list[float | None]:
-        rewards: list[float | None] = [0.0] * len(batch)
-        asked = {place: text for place, given in enumerate(batch) if (text := shown(given))}
-        logits = scorer([(batch[place].item.question, text) for place, text in asked.items()])
-        for place, logit in zip(asked, logits, strict=True):
-            rewards[place] = _logistic(logit)
-        return rewards
+        shown = [(given.item.question, given.parsed.shown(given.item.reasoning)) for given in batch]
+        return [*preferences(scorer, shown)]
 
     return reward
 
 
-def shown(given: RewardInput) -> str:
-    """The part of a completion that a preference model sees: summary and answer without their tags."""
-    parsed = given.parsed
-    if not parsed.closed or (given.item.reasoning and parsed.thinking is None):
-        return ""
-    text = parsed.tail.partition(OPEN_THINK)[0]  # what thinks on after the answer is thinking too
-    for tag in TAGS:
-        text = text.replace(tag, " ")
-    return re.sub(r"[ \t]+", " ", text).strip()
+def preferences(scorer: Scorer, shown: Sequence[tuple[str, str]]) -> list[float]:
+    """A preference model's opinion of each (question, answer as a reader sees it), from 0 to 1.
+
+    An empty answer gets 0 and is not asked about; what is no number stays none (nan).
+    """
+    found = [0.0] * len(shown)
+    places = [place for place, (_, answer) in enumerate(shown) if answer]
+    for place, logit in zip(places, scorer([shown[place] for place in places]), strict=True):
+        found[place] = _logistic(logit)
+    return found
 
 
 # Thai and Lao, Burmese, Khmer; kana; Han.

@@ -41,13 +41,14 @@ class Meter:
         """The row of a batch; `accepted` says of each completion whether it alone may be kept, `total` counts
         all up to it."""
         rows = [row for _, row in batch.rows]
+        judged = [row for row in rows if row["verdict"] != "unjudged"]
         return {
             "step": batch.step,
             "steps": batch.steps,
             "time": now(),
             "generated": total.generated,
             "accepted": total.accepted,
-            "accuracy": sum(row["verdict"] == "pass" for row in rows) / len(rows),
+            "accuracy": sum(row["verdict"] == "pass" for row in judged) / len(judged) if judged else None,
             "acceptance": sum(accepted) / len(rows),
             "acceptance_by_task": {name: each.acceptance for name, each in total.by_task.items()},
             "acceptance_by_difficulty": {

@@ -92,7 +92,7 @@ class Rates:
         fresh = {
             key_of(question): Rate(
                 sum(row["verdict"] == "pass" for row in group),
-                sum(row["verdict"] != "undecided" for row in group),
+                sum(row["verdict"] in ("pass", "fail") for row in group),
             )
             for question, group in zip(asked, rows, strict=True)
         }

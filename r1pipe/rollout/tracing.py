@@ -98,7 +98,7 @@ class TraceMaker:
     def _solved(
         self, template: Template, room: int, taken: set[str], temperature: float
     ) -> Iterator[TraceRow]:
-        filters = self._keep.filters()
+        filters = self._keep.unscored.filters()  # nobody asks what is thought of the solver's
         how = self._rewrite or Rewrite()
         language = self._keep.language or how.language
         seed = derive_seed(self._seed, "solver")

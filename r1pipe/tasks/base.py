@@ -83,6 +83,10 @@ class Task(ABC):
         """An answer that must pass, or None where the task knows none; the check before an RL gives it."""
         return item.gold if isinstance(item.gold, str) else None
 
+    def is_open(self, item: Item) -> bool:
+        """Whether the question has no one right answer, so that unrelated words may well pass."""
+        return False
+
     def extract(self, item: Item, parsed: Parsed) -> str | None:
         """The answer in a completion, or None; before anything is compared."""
         return parsed.answer

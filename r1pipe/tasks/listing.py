@@ -26,6 +26,7 @@ ROWS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "choice": {"question": "Which is a prime?", "choices": ["21", "23", "25"], "answer": "B"},
     "exact": {"question": "What is the capital of France?", "answer": "Paris"},
+    "open": {"prompt": "Write a greeting for Ada.", "rule": {"contains": "Ada", "at_most": 30}},
     "jsonl": {"question": "What is half of 3?", "answer": "1.5", "judge": "number"},
 }
 """A row of each task that reads rows."""
@@ -82,7 +83,7 @@ def _asked(spec: type[TaskSpec], name: str) -> tuple[str, str]:
         judge = made.judges()[ROWS[name].get("judge") or made.judge]
         item = judge.item(ROWS[name], None)
         assert isinstance(item, Item), item
-        return item.question, str(judge.right_answer(item))
+        return item.question, judge.right_answer(item) or "(any that keeps its rule)"
     task = task_spec(name).make()
     (item,) = task.items("seen", 1, 0)
     return item.question, str(task.right_answer(item))

@@ -11,11 +11,11 @@ from r1pipe.tasks.countdown import CountdownSpec
 from r1pipe.tasks.documents import DocumentsSpec
 from r1pipe.tasks.gym import PREFIX, GymSpec
 from r1pipe.tasks.own import OwnSpec
-from r1pipe.tasks.rows import ChoiceSpec, CodeSpec, ExactSpec, LogicSpec, MathSpec, RowsSpec
+from r1pipe.tasks.rows import ChoiceSpec, CodeSpec, ExactSpec, LogicSpec, MathSpec, OpenSpec, RowsSpec
 from r1pipe.tasks.spec import TaskSpec
 
 _OWN: Final = "module:Class"
-_NAMED: Final = ("countdown", "math", "logic", "code", "choice", "exact", "jsonl", "documents")
+_NAMED: Final = ("countdown", "math", "logic", "code", "choice", "exact", "open", "jsonl", "documents")
 
 
 def _kind(value: Any) -> str:
@@ -33,6 +33,7 @@ AnyTask = Annotated[
     | Annotated[CodeSpec, Tag("code")]
     | Annotated[ChoiceSpec, Tag("choice")]
     | Annotated[ExactSpec, Tag("exact")]
+    | Annotated[OpenSpec, Tag("open")]
     | Annotated[RowsSpec, Tag("jsonl")]
     | Annotated[DocumentsSpec, Tag("documents")]
     | Annotated[GymSpec, Tag(PREFIX)]

@@ -1,4 +1,5 @@
-"""Questions and answers from files and data sets: `jsonl`, `math`, `logic`, `code`, `choice`, `exact`.
+"""Questions and answers from files and data sets: `jsonl`, `math`, `logic`, `code`, `choice`, `exact`,
+`open`.
 
 They differ only in how a row is read and judged (`judges`); what they share is here.
 """
@@ -20,12 +21,13 @@ from r1pipe.tasks.code import CodeJudge
 from r1pipe.tasks.countdown import CountdownJudge
 from r1pipe.tasks.judges import ChoiceJudge, RowJudge, TextJudge, TextRule, difficulty_of
 from r1pipe.tasks.logic import LogicJudge
+from r1pipe.tasks.open_ended import OPEN, OpenJudge, Rule
 from r1pipe.tasks.source import Located, read_hub, read_path
 from r1pipe.tasks.spec import TaskSpec
 from r1pipe.verify.isolation import Isolation
 from r1pipe.verify.verdict import Verdict
 
-JudgeName = Literal["exact", "number", "math", "choice", "logic", "code", "countdown"]
+JudgeName = Literal["exact", "number", "math", "choice", "logic", "code", "countdown", "open"]
 ID_COLUMNS: Final = ("id", "task_id")
 JUDGE_COLUMN: Final = "judge"
 """A row that has it names its own judge."""
@@ -73,6 +75,10 @@ class Rows(Task):
     def right_answer(self, item: Item) -> str | None:
         """The row's own, if its judge knows one."""
         return self._judge_of(item).right_answer(item)
+
+    def is_open(self, item: Item) -> bool:
+        """Whether the row is judged as an open question."""
+        return item.meta["judge"] == OPEN
 
     def _judge_of(self, item: Item) -> RowJudge:
         return self.judges[item.meta["judge"]]
@@ -190,7 +196,7 @@ class DataSpec(TaskSpec):
     @property
     def answers_directly(self) -> bool:
         """Whether right answers are texts that are asked for without thinking."""
-        return not self.reasoning and self.judge in get_args(TextRule)
+        return not self.reasoning and self.judge in (*get_args(TextRule), OPEN)
 
     def make(self) -> Rows:
         """Read the rows.
@@ -226,6 +232,7 @@ class DataSpec(TaskSpec):
             "logic": LogicJudge(),
             "countdown": CountdownJudge(),
             "code": CodeJudge(),
+            OPEN: OpenJudge(answer_column=self.answer_column),
         }
         return texts | others
 
@@ -235,8 +242,8 @@ class RowsSpec(DataSpec):
 
     name: Literal["jsonl"] = "jsonl"
     judge: JudgeName = "math"
-    """How answers are judged: exact, number, math, choice, logic, code or countdown. A row may name another
-    in a column `judge`."""
+    """How answers are judged: exact, number, math, choice, logic, code, countdown or open. A row may name
+    another in a column `judge`."""
 
 
 class MathSpec(DataSpec):
@@ -251,6 +258,20 @@ class ExactSpec(DataSpec):
 
     name: Literal["exact"] = "exact"
     judge: Literal["exact"] = "exact"
+
+
+class OpenSpec(DataSpec):
+    """Open questions, such as writing and translation: no right answer, but a rule where you name one."""
+
+    name: Literal["open"] = "open"
+    judge: Literal["open"] = "open"
+    rule: Rule | None = None
+    """What answers have to be like: `{contains: …, not_contains: …, matches: …, at_least: …, at_most: …}`. A
+    row may bring its own in a column `rule`. Without one answers are kept and told to be unjudged."""
+
+    def judges(self) -> dict[str, RowJudge]:
+        """The same, open questions being judged by the recipe's rule."""
+        return {**super().judges(), OPEN: OpenJudge(self.rule, self.answer_column)}
 
 
 class ChoiceSpec(DataSpec):

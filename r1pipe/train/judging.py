@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from r1pipe.prompting import opens_thinking, parse
-from r1pipe.rewards import Reward, RewardInput, give
+from r1pipe.rewards import Reward, RewardInput, Rewards, give
 from r1pipe.rollout import Rollout
 from r1pipe.tasks import Item, Task
 from r1pipe.tasks.base import judge_all
@@ -34,7 +34,7 @@ class RewardJudge:
         """Judge some of a generation, in order; raises `RunFailed` with the item that could not be."""
         given = self._judged(batch)
         return [
-            Judgement(rewards, *_decision(each.verdict))
+            _judgement(rewards, each.verdict)
             for each, rewards in zip(given, give(self._rewards, given), strict=True)
         ]
 
@@ -52,6 +52,10 @@ class RewardJudge:
         ]
 
 
-def _decision(verdict: Verdict) -> tuple[bool | None, str | None]:
-    """Whether it passed, and where that is undecided why."""
-    return (verdict.passed, None) if verdict.decided else (None, verdict.reason or "no reason")
+def _judgement(rewards: Rewards, verdict: Verdict) -> Judgement:
+    """The rewards with whether it passed, and where that is undecided why."""
+    if verdict.judged:
+        return Judgement(rewards, verdict.passed)
+    if verdict.decided:
+        return Judgement(rewards, None, judged=False)
+    return Judgement(rewards, None, verdict.reason or "no reason")

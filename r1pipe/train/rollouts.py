@@ -44,9 +44,16 @@ class Judgement:
     rewards: Mapping[str, float | None]
     """By name; None leaves the completion out of its group's advantages."""
     passed: bool | None
-    """Whether the answer is right; None where that could not be decided."""
+    """Whether the answer is right; None where that could not be decided, or nothing says it."""
     reason: str | None = None
     """Why it could not."""
+    judged: bool = True
+    """Whether there is anything by which it could."""
+
+    @property
+    def undecided(self) -> bool:
+        """Whether a judge was to say whether it is right, and did not come to it."""
+        return self.passed is None and self.judged
 
 
 Judge = Callable[[Sequence[tuple[Prompt, Rollout]]], list[Judgement]]
@@ -251,12 +258,12 @@ class Rolling(Stepping):
         """
         # TRL takes the mean of all that is logged on all ranks, so each completion is logged by itself.
         for judgement in judgements:
-            self._log_metric("undecided", judgement.passed is None)
+            self._log_metric("undecided", judgement.undecided)
             if judgement.passed is not None:
                 self._log_metric("accuracy", judgement.passed)
         for group in self._groups(judgements):
             self._log_metric("groups_without_spread", _is_flat(group))
-        reasons = [(each.reason or "no reason") if each.passed is None else None for each in judgements]
+        reasons = [(each.reason or "no reason") if each.undecided else None for each in judgements]
         if said := self.undecided_alarm.hear(reasons):
             self.say(said)
 

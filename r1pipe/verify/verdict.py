@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Mark(StrEnum):
-    """The three things a verdict can be."""
+    """The things a verdict can be."""
 
     PASS = "pass"
     """The answer is right."""
@@ -13,6 +13,9 @@ class Mark(StrEnum):
     """There is no answer, or it is wrong. This is the completion's fault."""
     UNDECIDED = "undecided"
     """Nobody knows: the judge ran out of time, or the problem's own answer is unreadable. Never a zero."""
+    UNJUDGED = "unjudged"
+    """There is an answer, and nothing here says whether it is good: an open question without a rule. It
+    counts in no rate; a preference model may still have its say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,13 @@ class Verdict:
 
     @property
     def decided(self) -> bool:
-        """Whether this verdict may count as a reward or in a score."""
+        """Whether its judge came to a word, or there is none to wait for; else no reward is given."""
         return self.mark is not Mark.UNDECIDED
+
+    @property
+    def judged(self) -> bool:
+        """Whether it is a pass or a fail, and so counts in a score."""
+        return self.mark in (Mark.PASS, Mark.FAIL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +71,8 @@ def failed(reason: str, extracted: str | None = None) -> Verdict:
 def undecided(reason: str, extracted: str | None = None) -> Verdict:
     """A verdict of undecided, with its reason."""
     return Verdict(Mark.UNDECIDED, reason, extracted)
+
+
+def unjudged(reason: str) -> Verdict:
+    """No verdict on a whole answer, and why there is none."""
+    return Verdict(Mark.UNJUDGED, reason)

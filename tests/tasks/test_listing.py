@@ -11,12 +11,14 @@ def test_every_task_is_listed_with_an_example() -> None:
     """By the names that a recipe uses; the example is what the task really asks."""
     told = {each["name"]: each for each in listing()}
     assert set(told) == {
-        "countdown", "documents", "gym:<generator>", "jsonl", "math", "exact", "choice", "logic", "code",
-        "module:Class",
+        "countdown", "documents", "gym:<generator>", "jsonl", "math", "exact", "open", "choice", "logic",
+        "code", "module:Class",
     }  # fmt: skip
     item = task_spec("countdown").make().items("seen", 1, 0)[0]
     assert told["countdown"]["question"] == item.question
     assert told["math"]["answer"] == "7"
+    assert told["open"]["question"] == "Write a greeting for Ada."
+    assert told["open"]["answer"] == "(any that keeps its rule)"
     assert told["logic"]["answer"] == "Zoey is a knight, Oliver is a knave"
     assert "assert add" not in told["code"]["question"]
     assert told["code"]["answer"] == "def add(a, b):\n    return a + b"
