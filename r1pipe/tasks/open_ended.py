@@ -6,9 +6,8 @@ DeepSeek-R1 paper, section 2.3.3: the fifth of the training data that is not rea
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
-import regex
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -23,6 +22,9 @@ from r1pipe.prompting import Parsed
 from r1pipe.tasks.base import Item
 from r1pipe.tasks.judges import ANSWER_COLUMNS, QUESTION_COLUMNS, Plain, text_under, under
 from r1pipe.verify.verdict import Verdict, failed, passed, undecided, unjudged
+
+if TYPE_CHECKING:
+    import regex
 
 OPEN: Final = "open"
 """The judge's name."""
@@ -58,11 +60,8 @@ class Rule(BaseModel):
     @field_validator("matches")
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
-        if pattern is not None:
-            try:
-                _compiled(pattern)
-            except (regex.error, OverflowError, RecursionError) as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        if pattern is not None and (mistake := _mistake_in(pattern)) is not None:
+            raise ValueError(f"{pattern!r} is no regular expression: {mistake}")
         return pattern
 
     @model_validator(mode="after")
@@ -95,8 +94,20 @@ class Rule(BaseModel):
 
 
 @lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> regex.Pattern[str]:
+def _compiled(pattern: str) -> "regex.Pattern[str]":
+    import regex  # unlike re's, its expressions take a deadline
+
     return regex.compile(pattern, regex.MULTILINE)
+
+
+def _mistake_in(pattern: str) -> str | None:
+    import regex
+
+    try:
+        _compiled(pattern)
+    except (regex.error, OverflowError, RecursionError) as error:
+        return str(error)
+    return None
 
 
 @dataclass(frozen=True)
