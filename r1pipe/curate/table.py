@@ -1,6 +1,6 @@
 """All rows of a curation as columns of numbers: what the steps that look at many rows see.
 
-A row takes about 90 bytes here, whatever its text; the texts stay in their files. Text that repeats, reasons
+A row takes about 95 bytes here, whatever its text; the texts stay in their files. Text that repeats, reasons
 and domains, is a number too, and `Vocabulary` knows its word.
 """
 
