@@ -59,8 +59,8 @@ def test_every_mistake_of_a_recipe_comes_at_once(here: Path) -> None:
     )
     assert refused(2, "run", "bad.yaml").splitlines() == [
         "bad.yaml:2:40: 'stages.zero.task': there is no task 'countdwn'; did you mean 'countdown'? there are "
-        "countdown, documents, gym:<generator>, jsonl, math, exact, choice, logic, code, and 'module:Class' "
-        "for one of your own",
+        "countdown, documents, gym:<generator>, jsonl, math, exact, open, choice, logic, code, and "
+        "'module:Class' for one of your own",
         "bad.yaml:2:50: unknown key 'stages.zero.lerning_rate'; did you mean 'learning_rate'?",
         "bad.yaml:2:77: 'stages.zero.steps': should be a valid integer, not 'many'",
         "bad.yaml:3:16: there is no verb 'stf'; did you mean 'sft'? The verbs are checkpoint, corpus, "
