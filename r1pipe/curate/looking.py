@@ -156,7 +156,7 @@ def _plainly_english(trace: Trace) -> bool:
     if not len(hashes) or in_tiny_world(trace.completion[:200].split()[:-1]):
         return False
     codes = _common_words().take((hashes >> _SHIFT).view(np.int64))
-    english, foreign = np.count_nonzero(codes == _ENGLISH), np.count_nonzero(codes == _FOREIGN)
+    english, foreign = (int(np.count_nonzero(codes == each)) for each in (_ENGLISH, _FOREIGN))
     return english >= _LEAST_ENGLISH * len(hashes) and foreign <= _MOST_FOREIGN * len(hashes)
 
 
