@@ -33,6 +33,7 @@ ID_COLUMNS: Final = ("unique_id", "task_id", "problem_id", "id", "ID")
 
 _LEAST_WORDS: Final = 3  # of an allowed phrase
 _EVIDENCE: Final = 300  # characters of a text that are shown at most
+_BYTE, _IN_BYTE = np.uint64(3), np.uint64(7)
 _FILTER_BITS: Final = (16, 27)  # the filter has 2^16 to 2^27 places: 8 KiB to 16 MiB
 
 
@@ -186,7 +187,11 @@ class ContaminationIndex:
     def _take(self, items: Iterable[Item]) -> list[Hashes]:
         words: list[Hashes] = []
         seen: set[tuple[str, int]] = set()
+        texts: set[tuple[str, str]] = set()  # an evaluation asks each of its items many times
         for item in items:
+            if (item.benchmark, item.text) in texts:
+                continue
+            texts.add((item.benchmark, item.text))
             found = read(item.text)
             if (item.benchmark, found.exact) not in seen:
                 seen.add((item.benchmark, found.exact))
@@ -225,10 +230,10 @@ class ContaminationIndex:
     def _perhaps(self, grams: Hashes) -> Places:
         """The places of 8-grams that may be of an item: all that are, and of the others one in a hundred."""
         bits = grams >> self._shift
-        marks = self._filter[(bits >> np.uint64(3)).astype(np.int64)] >> (bits & np.uint64(7)).astype(
-            np.uint8
-        )
-        return np.flatnonzero(marks & 1)
+        marks = self._filter.take((bits >> _BYTE).view(np.int64))
+        marks >>= (bits & _IN_BYTE).astype(np.uint8)
+        marks &= 1
+        return marks.nonzero()[0]
 
     def _overlaps(self, words: Words, grams: Hashes, perhaps: Places) -> Iterator[tuple[int, Hit]]:
         """What shares enough; an item's 13 words in a row hold at least one of its 8-grams."""

@@ -166,11 +166,12 @@ def _plainly_english(trace: Trace) -> bool:
     hashes = trace.words.hashes
     if not len(hashes) or in_tiny_world(trace.completion[:200].split()[:-1]):
         return False
-    _, english, foreign = np.bincount(_common_words()[hashes >> np.uint64(_SHIFT)], minlength=3) / len(hashes)
-    return bool(english >= _LEAST_ENGLISH and foreign <= _MOST_FOREIGN)
+    codes = _common_words().take((hashes >> _SHIFT).view(np.int64))
+    english, foreign = (int(np.count_nonzero(codes == each)) for each in (_ENGLISH, _FOREIGN))
+    return english >= _LEAST_ENGLISH * len(hashes) and foreign <= _MOST_FOREIGN * len(hashes)
 
 
-_SHIFT: Final = 64 - 20
+_SHIFT: Final = np.uint64(64 - 20)
 _ENGLISH, _FOREIGN = 1, 2
 
 
@@ -183,7 +184,7 @@ def _common_words() -> npt.NDArray[np.uint8]:
     others = frozenset[str]().union(*(words for language, words in WORDS.items() if language != "en"))
     codes: npt.NDArray[np.uint8] = np.zeros(1 << 20, np.uint8)
     for code, words in ((_FOREIGN, others - WORDS["en"]), (_ENGLISH, WORDS["en"])):
-        codes[read(" ".join(sorted(words))).hashes >> np.uint64(_SHIFT)] = code
+        codes[read(" ".join(sorted(words))).hashes >> _SHIFT] = code
     return codes
 
 

@@ -49,6 +49,7 @@ _TYPESETTING: Final = (
 _FRACTIONS: Final = ("dfrac", "tfrac", "cfrac")
 """LaTeX commands that say `frac`."""
 
+_MASK: Final = 2**64 - 1
 _UTF8: Final = ("utf-8", "surrogatepass")
 _CHARACTER_BASE: Final = 0x9E3779B97F4A7C15
 _WORD_BASE: Final = 0xD6E8FEB86659FD93
@@ -92,18 +93,16 @@ def read(text: str) -> Words:
     found = _sums(hashes, _CHARACTER_BASE, starts, ends)
     mix(found)
     starts, ends, found = _without_typesetting(characters, starts, ends, found)
-    is_word = kinds[starts] != _SIGN
+    words = (kinds.take(starts) != _SIGN).nonzero()[0]
     exact = _whole(found) if len(found) else xxhash.xxh3_64_intdigest(text.strip().encode(*_UTF8))
-    return Words(text, found[is_word], starts[is_word] - 1, ends[is_word] - 1, exact)
+    return Words(text, found.take(words), starts.take(words) - 1, ends.take(words) - 1, exact)
 
 
 def ngrams(hashes: Hashes, n: int) -> Hashes:
     """Hashes of the n words that begin at each place: [words] -> [words - n + 1], none where words are
     fewer."""
     count = max(0, len(hashes) - n + 1)
-    powers, inverses = _powers(_WORD_BASE, _room(len(hashes)))
-    before: Hashes = np.zeros(len(hashes) + 1, np.uint64)
-    np.cumsum(hashes * powers[: len(hashes)], out=before[1:])
+    before, inverses = _prefix_sums(hashes, _WORD_BASE)
     found: Hashes = before[n : n + count] - before[:count]
     found *= inverses[:count]
     mix(found)
@@ -140,10 +139,25 @@ _FACTORS: Final = tuple(
 
 def mix(hashes: Hashes) -> None:
     """Let each bit depend on all others, in place (the finaliser of splitmix64, a permutation)."""
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        hashes ^= hashes >> np.uint64(shift)
-        hashes *= np.uint64(factor)
-    hashes ^= hashes >> np.uint64(31)
+    for shift, factor in _ROUNDS:
+        hashes ^= hashes >> shift
+        hashes *= factor
+    hashes ^= hashes >> _LAST_SHIFT
+
+
+_ROUNDS: Final = (
+    (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
+    (np.uint64(27), np.uint64(0x94D049BB133111EB)),
+)
+_LAST_SHIFT: Final = np.uint64(31)
+
+
+def _mixed(number: int) -> int:
+    """The same of one number, which numpy's calls would cost more than it."""
+    for shift, factor in _ROUNDS:
+        number ^= number >> int(shift)
+        number = number * int(factor) & _MASK
+    return number ^ number >> int(_LAST_SHIFT)
 
 
 def among(values: Hashes, known: Hashes) -> npt.NDArray[np.bool_]:
@@ -245,14 +259,17 @@ def _hashes_of(letters: npt.NDArray[np.uint32]) -> Hashes:
 def _read_in_context(characters: npt.NDArray[np.uint32], kinds: npt.NDArray[np.uint8]) -> None:
     """A point between digits belongs to the number; a bracket after a backslash is no sign, nor is the mark
     of an exclamation, which follows a whole word."""
-    points = np.flatnonzero(characters == ord("."))
-    kinds[points[(kinds[points - 1] == _DIGIT) & (kinds[points + 1] == _DIGIT)]] = _DIGIT
-    marks = np.flatnonzero(characters == ord("!"))
-    before = kinds[marks - 1]
-    of_a_word = (before == _LETTER) & (kinds[marks - 2] == _LETTER)
-    kinds[marks[of_a_word | (before == _BLANK)]] = _BLANK
-    after = np.flatnonzero(characters == ord("\\")) + 1
-    kinds[after[_delimiters()[np.minimum(characters[after], 128)]]] = _BLANK
+    points = (characters == ord(".")).nonzero()[0]
+    if len(points):
+        kinds[points[(kinds[points - 1] == _DIGIT) & (kinds[points + 1] == _DIGIT)]] = _DIGIT
+    marks = (characters == ord("!")).nonzero()[0]
+    if len(marks):
+        before = kinds[marks - 1]
+        of_a_word = (before == _LETTER) & (kinds[marks - 2] == _LETTER)
+        kinds[marks[of_a_word | (before == _BLANK)]] = _BLANK
+    after = (characters == ord("\\")).nonzero()[0] + 1
+    if len(after):
+        kinds[after[_delimiters()[np.minimum(characters[after], 128)]]] = _BLANK
 
 
 @cache
@@ -269,23 +286,31 @@ def _bounds(kinds: npt.NDArray[np.uint8]) -> tuple[Places, Places]:
     inside = kinds[1:-1]
     filled = inside != _BLANK
     single = inside >= _ALONE
-    starts = np.flatnonzero(filled & (single | (inside != kinds[:-2]))) + 1
-    ends = np.flatnonzero(filled & (single | (inside != kinds[2:]))) + 2
+    change = inside[1:] != inside[:-1]
+    begins, stops = single.copy(), single
+    begins[1:] |= change
+    stops[:-1] |= change
+    begins[:1] = stops[-1:] = True  # beyond them there is a gap
+    starts = (begins & filled).nonzero()[0]
+    starts += 1
+    ends = (stops & filled).nonzero()[0]
+    ends += 2
     return starts, ends
 
 
 def _without_typesetting(
     characters: npt.NDArray[np.uint32], starts: Places, ends: Places, hashes: Hashes
 ) -> tuple[Places, Places, Hashes]:
-    commands = np.flatnonzero(characters[starts - 1] == ord("\\"))
+    commands = (characters.take(starts - 1) == ord("\\")).nonzero()[0]
     if not len(commands):
         return starts, ends, hashes
     fractions, fraction, typesetting = _commands()
     names = hashes[commands]
     hashes[commands[among(names, fractions)]] = fraction
-    kept: npt.NDArray[np.bool_] = np.ones(len(hashes), bool)
-    kept[commands[among(names, typesetting)]] = False
-    return starts[kept], ends[kept], hashes[kept]
+    silent = commands[among(names, typesetting)]
+    if not len(silent):
+        return starts, ends, hashes
+    return np.delete(starts, silent), np.delete(ends, silent), np.delete(hashes, silent)
 
 
 @cache
@@ -303,20 +328,28 @@ def _words(names: Sequence[str]) -> Hashes:
 
 def _sums(hashes: Hashes, base: int, starts: Places, ends: Places) -> Hashes:
     """The sum over each stretch of hash x base^place, where the first place of a stretch counts as 0."""
+    before, inverses = _prefix_sums(hashes, base)
+    found = before.take(ends)
+    found -= before.take(starts)
+    found *= inverses.take(starts)
+    return found
+
+
+def _prefix_sums(hashes: Hashes, base: int) -> tuple[Hashes, Hashes]:
+    """The sums of hash x base^place before each place, [n + 1], and the inverses of the powers."""
     powers, inverses = _powers(base, _room(len(hashes)))
-    before: Hashes = np.zeros(len(hashes) + 1, np.uint64)
-    np.cumsum(hashes * powers[: len(hashes)], out=before[1:])
-    return (before[ends] - before[starts]) * inverses[starts]
+    before: Hashes = np.empty(len(hashes) + 1, np.uint64)
+    before[0] = 0
+    np.multiply(hashes, powers[: len(hashes)], out=before[1:])
+    np.cumsum(before[1:], out=before[1:])
+    return before, inverses
 
 
 def _whole(hashes: Hashes) -> int:
     """The n-gram of all of them, and their number."""
     powers, _ = _powers(_WORD_BASE, _room(len(hashes)))
-    whole = np.array([(hashes * powers[: len(hashes)]).sum()], np.uint64)
-    mix(whole)
-    whole += np.uint64(len(hashes))
-    mix(whole)
-    return int(whole[0])
+    whole = _mixed(int((hashes * powers[: len(hashes)]).sum()))
+    return _mixed(whole + len(hashes) & _MASK)
 
 
 def _room(count: int) -> int:

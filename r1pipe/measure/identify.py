@@ -117,11 +117,11 @@ def languages_of(words: Sequence[str], breaks: Sequence[Break]) -> list[Latin]:
     >>> languages_of("so the sum is donc la somme est".split(), [""] * 8)
     ['en', 'en', 'en', 'en', 'fr', 'fr', 'fr', 'fr']
     """
-    said = [_evidence(word.lower()) for word in words]
-    languages = _spoken(said)
+    lower = [word.lower() for word in words]
+    languages = _spoken([(_evidence(word), count) for word, count in Counter(lower).items()])
     if len(languages) == 1:
         return languages * len(words)
-    said = [_among(languages, each) for each in said]
+    said = [_among(languages, _evidence(word)) for word in lower]
     loud = [[0.0] * len(languages) for _ in words]
     fades = [_FADES[each] for each in breaks[: len(words) - 1]]
     _carry(loud, said, languages, [1.0, *fades])
@@ -129,23 +129,24 @@ def languages_of(words: Sequence[str], breaks: Sequence[Break]) -> list[Latin]:
     return [languages[max(range(len(languages)), key=heard.__getitem__)] for heard in loud]
 
 
-def _spoken(said: Sequence[Mapping[Latin, float]]) -> list[Latin]:
-    """The languages a text may be in: the one that most speaks for, then the one that most of the rest speaks
-    for, and so on while the rest says enough.
+def _spoken(said: Sequence[tuple[Mapping[Latin, float], int]]) -> list[Latin]:
+    """The languages a text may be in, by what its words say and how often: the one that most speaks for, then
+    the one that most of the rest speaks for, and so on while the rest says enough.
 
     So a word that two languages share brings no second language into a text of one.
     """
-    least = max(1.0, _LEAST * sum(sum(each.values()) for each in said))
+    least = max(1.0, _LEAST * sum(sum(each.values()) * count for each, count in said))
     spoken: list[Latin] = []
     while not spoken or said:
-        heard = Counter[Latin]()
-        for each in said:
-            heard.update(each)
+        heard = dict.fromkeys(LATIN_NAMES, 0.0)
+        for each, count in said:
+            for language, share in each.items():
+                heard[language] += share * count
         loudest = max(LATIN_NAMES, key=heard.__getitem__)  # of equals the first
         if spoken and heard[loudest] < least:
             break
         spoken.append(loudest)
-        said = [each for each in said if each and loudest not in each]
+        said = [(each, count) for each, count in said if each and loudest not in each]
     return spoken
 
 
