@@ -249,8 +249,8 @@ def page(result: Mapping[str, Any]) -> str:
         "# One sampling by every engine",
         machine_line(result["machine"]),
         f"{result['count']:,} completions of countdown through the stage `sample`, {SAMPLES} to a prompt, at "
-        f"most {TOKENS} tokens, in batches of {result['batch']}; compared with `{WITHOUT}`. Wall time includes "
-        "the start; of the server and the cluster it does not.",
+        f"most {TOKENS} tokens, in batches of {result['batch']}; compared with `{WITHOUT}`. Wall time has "
+        "the start in it; of the server and the cluster it has not.",
         "\n".join(f"- `{name}`: {TOLD[name]}." for name in result["drawn"]),
         *(f"`{name}` was left out: {said}." for name, said in result["left_out"].items()),
     ]
