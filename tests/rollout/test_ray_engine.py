@@ -4,6 +4,7 @@ The nodes are processes, so what a second machine may lack is played by a driver
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from r1pipe.rollout.ray_engine import RayEngine
 from r1pipe.rollout.ray_worker import Place, traits
 from r1pipe.rollout.specs import RaySpec, TransformersSpec
 from stages import sample
-from tests.tiny_model import Ear, inputs, workplace, write_classifier
+from tests.tiny_model import Ear, inputs, workplace
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
@@ -329,13 +330,18 @@ def test_a_cluster_that_is_not_there(tiny: Path, monkeypatch: pytest.MonkeyPatch
 def test_another_checkpoint_on_a_node_is_refused(
     nodes: Nodes, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The driver expects one of the same shape, one file more, or a folder that no node has."""
-    other = write_classifier(tmp_path / "other")
+    """The driver expects another size, one file more, a folder that no node has, or the weights as they were
+    before some changed: the same files of the same sizes."""
+    other = tmp_path / "other"
+    shutil.copytree(tiny, other)
+    weights = bytearray((other / "model.safetensors").read_bytes())
+    weights[len(weights) // 2 + 100] ^= 1
+    (other / "model.safetensors").write_bytes(weights)
     expected = traits(tiny)
     for trait, folder, said in [
         (expected | {"model.safetensors": (1, "0")}, tiny, "another checkpoint is there: model.safetensors"),
         (expected | {"chat.jinja": (1, "0")}, tiny, "chat.jinja is missing in it"),
-        (expected, other, "another checkpoint is there: config.json (and "),
+        (expected, other, "another checkpoint is there: model.safetensors differs."),
         (expected, tmp_path / "gone", "there is no such folder"),
     ]:
         monkeypatch.setattr(ray_engine, "traits", lambda folder, trait=trait: trait)
