@@ -491,6 +491,9 @@ def export(
     with_rejects: Annotated[
         bool, typer.Option("--with-rejects", help="Take in what was rejected, too, with its verdicts.")
     ] = False,
+    validation: Annotated[
+        bool, typer.Option("--validation", help="Write the rows that `curate` split off, not the others.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -500,7 +503,7 @@ def export(
 
         if out.exists():
             raise Conflict(f"'{out}' is there already. Remove it, or give another --out.")
-        rows = exports.export(dataset, form.value, out, rejects=with_rejects)
+        rows = exports.export(dataset, form.value, out, rejects=with_rejects, validation=validation)
         output.result({"out": str(out), "form": form.value, "rows": rows}, f"{rows} rows: {out}")
 
 

@@ -64,7 +64,7 @@ def test_every_mistake_of_a_recipe_comes_at_once(here: Path) -> None:
         "bad.yaml:2:50: unknown key 'stages.zero.lerning_rate'; did you mean 'learning_rate'?",
         "bad.yaml:2:77: 'stages.zero.steps': should be a valid integer, not 'many'",
         "bad.yaml:3:16: there is no verb 'stf'; did you mean 'sft'? The verbs are checkpoint, corpus, "
-        "distill, evaluate, pretrain, rl, sample, sft",
+        "curate, distill, evaluate, pretrain, rl, sample, sft",
         "bad.yaml:4:37: 'stages.scores.models.0': there is no stage 'zeero'; "
         "did you mean 'zero'?, and no such path",
     ]

@@ -20,6 +20,7 @@ from r1pipe.curate.reading import ChunkFiles, Reader, ReadPlan, joined, joined_s
 from r1pipe.curate.shards import Kept, Lines, Shard, WritePlan, Writer, Written, together
 from r1pipe.curate.sources import CHUNK, Chunk, Source, Stat, chunks, unpacked
 from r1pipe.curate.step import Alone, Step, Together
+from r1pipe.curate.steps import Exact
 from r1pipe.curate.table import READING, STAYS, Array, Numbers, Of, Table
 from r1pipe.curate.workers import each
 from r1pipe.errors import RunFailed
@@ -130,23 +131,37 @@ def _reader(plan: ReadPlan) -> Any:
 
 def decide(job: Job, plan: ReadPlan, pieces: Sequence[Chunk], work: Work) -> tuple[Table, list[StepCounts]]:
     """Run the steps in their order on what was read; return the table and what each step has done."""
-    rows, words, domains = joined(plan, pieces)
-    sketches = {of: joined_sketches(plan, pieces, of, len(rows)) for of in plan.sketched}
+    found, words, domains = joined(plan, pieces)
+    sketches = {of: joined_sketches(plan, pieces, of, len(found)) for of in plan.sketched}
     joins = np.array([source.joins for source in plan.sources], np.int64)
-    table = Table(rows, joins, words, domains, sketches, work.seed)
+    table = Table(found, joins, words, domains, sketches, work.seed)
     _set_aside(table, np.array([source.input for source in plan.sources], np.int64))
     compare = Comparison(table, plan.sources)
     for number, step in enumerate(job.steps, start=1):
         work.pause_point()
         if isinstance(step, Alone):
             table.take_alone(number)
-        elif isinstance(step, Together) and len(table.present(number)):
-            table.take(number, step.choose(table, table.present(number), number, compare))
+        elif isinstance(step, Together) and len(rows := table.present(number)):
+            if isinstance(step, Exact) and step.of == "question" and _unnamed(table, rows):
+                work.say(UNNAMED)
+            table.take(number, step.choose(table, rows, number, compare))
     told = ledger.counts(table, step_names(job.steps))
     for each_ in told:
         if gone := reasons(each_):
             work.say(f"{each_.name}: {each_.seen - each_.kept:,} of {each_.seen:,} rows left ({gone}).")
     return table, told
+
+
+UNNAMED: Final = (
+    "No row names its problem, so that rows with the same question are samples of one, and exact:question "
+    "takes none of them. Name the column, `columns: {problem: …}`, or keep so many of each question by `cap`."
+)
+
+
+def _unnamed(table: Table, rows: Numbers) -> bool:
+    """Whether all problems are named by their questions, of which some come again."""
+    questions = table.rows["question"][rows]
+    return bool((table.rows["problem"][rows] == questions).all()) and len(np.unique(questions)) < len(rows)
 
 
 def _set_aside(table: Table, inputs: Numbers) -> None:

@@ -16,32 +16,29 @@ from typing import Any, Final, Literal
 
 from r1pipe import jsonl
 from r1pipe.errors import UsageError
-from r1pipe.prompting import OPEN_THINK
+from r1pipe.prompting import OPEN_THINK, opens_thinking
 
 Row = dict[str, Any]
 Form = Literal["prompt-completion", "messages", "sharegpt", "openr1"]
 REJECTS: Final = "rejects.jsonl"
 """What a dataset keeps beside its rows."""
 
-_NEEDED: Final = {
-    "prompt-completion": ("prompt", "completion"),
-    "messages": ("question", "completion", "opened"),
-    "sharegpt": ("question", "completion", "opened"),
-    "openr1": ("problem_id", "question", "completion", "opened", "gold", "task", "verdict", "finish_reason"),
-}
+VALIDATION: Final = ("validation-*.jsonl", "validation-*.jsonl.zst")
+"""What `curate` has split off."""
 
 
-def export(dataset: Path, form: Form, out: Path, *, rejects: bool = False) -> int:
+def export(dataset: Path, form: Form, out: Path, *, rejects: bool = False, validation: bool = False) -> int:
     """Write a dataset's rows in another form as one JSON Lines file; return how many were written.
 
     `rejects` takes in what was rejected, too, where the dataset has kept it: so a problem's generations are
-    all that were made. Memory holds one row, and the places of all for `openr1`.
+    all that were made. `validation` takes the rows that `curate` has split off in place of the others. Memory
+    holds one row, and the places of all for `openr1`.
 
     Raises:
         UsageError: nothing is there, or a row lacks a column that the form needs.
         RunFailed: the file cannot be written.
     """
-    files = jsonl.parts(dataset)
+    files = _validation(dataset) if validation else jsonl.parts(dataset)
     if rejects:
         if not (dataset / REJECTS).is_file():
             raise UsageError(f"'{dataset}' has no {REJECTS}: leave out --with-rejects.")
@@ -52,6 +49,14 @@ def export(dataset: Path, form: Form, out: Path, *, rejects: bool = False) -> in
     return jsonl.write_rows(out, map(_FORMS[form], rows))
 
 
+def _validation(dataset: Path) -> list[Path]:
+    if found := sorted(file for pattern in VALIDATION for file in dataset.glob(pattern)):
+        return found
+    raise UsageError(
+        f"'{dataset}' has no split for validation, as `curate` makes it: leave out --validation."
+    )
+
+
 # --- One row per trace
 
 
@@ -60,21 +65,30 @@ def _prompt_completion(row: Row) -> Row:
 
 
 def _messages(row: Row) -> Row:
-    return {
-        "messages": [
-            {"role": "user", "content": row["question"]},
-            {"role": "assistant", "content": generation(row)},
-        ]
-    }
+    return {"messages": _turns(row)}
 
 
 def _sharegpt(row: Row) -> Row:
-    return {
-        "conversations": [
-            {"from": "user", "value": row["question"]},
-            {"from": "assistant", "value": generation(row)},
-        ]
-    }
+    return {"conversations": [{"from": turn["role"], "value": turn["content"]} for turn in _turns(row)]}
+
+
+def _turns(row: Row) -> list[dict[str, str]]:
+    """The conversation; a row that is one has it already."""
+    if row.get("messages"):
+        return list(row["messages"])
+    return [
+        {"role": "user", "content": _question(row)},
+        {"role": "assistant", "content": generation(row)},
+    ]
+
+
+def _question(row: Row) -> str:
+    """What was asked, without a template where the row tells it."""
+    if row.get("question"):
+        return str(row["question"])
+    if row.get("messages"):
+        return "\n\n".join(turn["content"] for turn in row["messages"] if turn["role"] == "user")
+    return str(row["prompt"])
 
 
 _FORMS: Final[dict[str, Callable[[Row], Row]]] = {
@@ -86,9 +100,11 @@ _FORMS: Final[dict[str, Callable[[Row], Row]]] = {
 
 def generation(row: Row) -> str:
     """All that the assistant said, the `<think>` that its prompt had opened included."""
+    if row.get("messages"):
+        return str(row["messages"][-1]["content"])
     text = str(row["completion"])
-    if not row["opened"]:
-        return text
+    if not row.get("opened", opens_thinking(str(row.get("prompt", "")))):
+        return text.lstrip(" ")  # which only kept it apart from its prompt
     return f"{OPEN_THINK}{'' if text[:1].isspace() else chr(10)}{text}"
 
 
@@ -98,21 +114,32 @@ def generation(row: Row) -> str:
 def _problem(rows: Sequence[Row]) -> Row:
     """The row of a problem, as OpenR1-Math-220k has it; `correctness` is null where nobody decided."""
     first = rows[0]
-    right = [{"pass": True, "fail": False}.get(row["verdict"]) for row in rows]
+    right = [{"pass": True, "fail": False}.get(row.get("verdict", "")) for row in rows]
     best = next((row for row, passed in zip(rows, right, strict=True) if passed), None)
-    gold = first["gold"]
+    gold, ends = first["gold"], [_finish_reason(row) for row in rows]
     return {
-        "uuid": first["problem_id"],
-        "problem": first["question"],
+        "uuid": _problem_of(first),
+        "problem": _question(first),
         "answer": gold if isinstance(gold, str) else jsonl.dumps(gold).decode(),
-        "source": first["task"],
+        "source": first.get("task"),
         "generations": [generation(row) for row in rows],
-        "finish_reasons": [row["finish_reason"] for row in rows],
-        "is_reasoning_complete": [row["finish_reason"] == "stop" for row in rows],
+        "finish_reasons": ends,
+        "is_reasoning_complete": [None if end is None else end == "stop" for end in ends],
         "correctness": right,
         "correctness_count": sum(map(bool, right)),
-        "messages": [] if best is None else _messages(best)["messages"],
+        "messages": [] if best is None else _turns(best),
     }
+
+
+def _problem_of(row: Row) -> str:
+    """A row without a problem's id is of the problem that its question is."""
+    return str(row.get("problem_id") or _question(row))
+
+
+def _finish_reason(row: Row) -> str | None:
+    """Why it ended, where the row tells."""
+    told = row.get("finish_reason")
+    return told if told is not None else "length" if row.get("truncated") else None
 
 
 def _by_problem(files: Sequence[Path]) -> Iterator[list[Row]]:
@@ -123,7 +150,7 @@ def _by_problem(files: Sequence[Path]) -> Iterator[list[Row]]:
     places: dict[str, list[tuple[int, int]]] = {}
     for number, file in enumerate(files):
         for begin, row in _placed(file):
-            places.setdefault(str(row["problem_id"]), []).append((number, begin))
+            places.setdefault(_problem_of(row), []).append((number, begin))
     with ExitStack() as stack:
         opened = [stack.enter_context(open(file, "rb")) for file in files]
 
@@ -154,10 +181,19 @@ def _checked(file: Path, form: Form) -> Iterator[Row]:
     for line, row in jsonl.scan(file):
         if isinstance(row, jsonl.BadRow):
             raise UsageError(f"{row}. Correct or remove this line.")
-        if lacking := [column for column in _NEEDED[form] if column not in row]:
+        if lacking := [column for column in _needed(row, form) if column not in row]:
             has = ", ".join(row) or "nothing"
             raise UsageError(
                 f"{file}:{line}: no {' and no '.join(map(repr, lacking))}, which {form} needs; the row has: "
-                f"{has}. Export a dataset of `sample`, whose columns `r1pipe schema` tells."
+                f"{has}. Export a dataset of `sample`, whose columns `r1pipe schema` tells, or of `curate`."
             )
         yield row
+
+
+def _needed(row: Row, form: Form) -> tuple[str, ...]:
+    """The columns that a row must have. A conversation of others tells question and completion itself."""
+    if form == "prompt-completion":
+        return "prompt", "completion"
+    question = "question" if "question" in row else "prompt"
+    said = () if row.get("messages") else (question, "completion")
+    return (*said, "gold") if form == "openr1" else said

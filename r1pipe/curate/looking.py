@@ -12,9 +12,10 @@ import numpy.typing as npt
 from r1pipe.curate.contamination import ContaminationIndex, Hit, read_benchmark
 from r1pipe.curate.finding import Fault, Finding, Look
 from r1pipe.curate.mapping import Trace, read_question
-from r1pipe.curate.words import Hashes, read
+from r1pipe.curate.words import read, repeated
 from r1pipe.measure.identify import WORDS
 from r1pipe.measure.language import Language, consistency, in_tiny_world
+from r1pipe.measure.readability import PASSAGE, code_block, overlong_paragraph
 from r1pipe.text import shortened
 from r1pipe.verify.math import JUDGES, gold_answer, unfit
 from r1pipe.verify.verdict import Mark, failed
@@ -94,45 +95,19 @@ def length(at_least: int, at_most: int | None) -> Look:
 
 # --- Readability
 
-PASSAGE: Final = 16
-"""Words of a passage of which repetition is told."""
-
 
 def readable(paragraph: int | None, code: bool, repetition: float) -> Look:
     """What is hard to read; `paragraph` in characters, `repetition` as a share."""
 
     def look(trace: Trace) -> Finding:
-        if paragraph is not None and len(trace.completion) > paragraph:
-            longest = max(trace.completion.split("\n"), key=len)
-            if len(longest) > paragraph:
-                return Fault("overlong paragraph", f"{len(longest)} characters: {shortened(longest, 80)}")
-        if not code and "```" in trace.completion:
-            thinking = trace.parts.thinking or ""
-            if (place := thinking.find("```")) >= 0:
-                return Fault("code in the thinking", thinking[place : place + 80])
-        repeated = _repeated(trace.words.hashes)
-        if repeated > repetition:
-            return Fault("repetition", round(repeated, 3))
-        return None
+        if paragraph is not None and (longest := overlong_paragraph(trace.completion, paragraph)):
+            return Fault("overlong paragraph", f"{len(longest)} characters: {shortened(longest, 80)}")
+        if not code and "```" in trace.completion and (begins := code_block(trace.parts.thinking)):
+            return Fault("code in the thinking", begins)
+        share = repeated(trace.words.hashes, PASSAGE)
+        return Fault("repetition", round(share, 3)) if share > repetition else None
 
     return look
-
-
-def _repeated(hashes: Hashes) -> float:
-    """Of the passages of 16 words the share that has come before; four words of a passage stand for all."""
-    count = len(hashes) - PASSAGE + 1
-    if count < 1:
-        return 0.0
-    passages: Hashes = hashes[:count].copy()
-    for place, factor in zip((5, 10, 15), _FACTORS, strict=True):
-        passages += hashes[place : place + count] * factor
-    passages.sort()
-    return float((passages[1:] == passages[:-1]).sum() / count)
-
-
-_FACTORS: Final = tuple(
-    np.uint64(odd) for odd in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-)
 
 
 # --- Language

@@ -55,7 +55,7 @@ class Columns(BaseModel):
     """Tokens of the completion."""
     truncated: str = "truncated"
     """Whether the token limit cut it off."""
-    finish: str = "finish"
+    finish_reason: str = "finish_reason"
     """Else why it ended: `length` is cut off."""
     domain: str = "task"
     """What it is about, for counts and for `balance`; without it the file's name."""
@@ -66,9 +66,14 @@ class Columns(BaseModel):
 
     @cached_property
     def moved(self) -> frozenset[str]:
-        """Those that are published under the usual names."""
-        names = ("id", "question", "prompt", "completion", "thinking", "answer", "gold", "verdict", "domain")
-        return frozenset(str(getattr(self, name)) for name in names) - {"task"}
+        """Those that are called otherwise here and are published under their usual names."""
+        names = (*_PUBLISHED, "thinking", "answer")
+        usual = {Columns.model_fields[name].default for name in names}
+        return frozenset(str(getattr(self, name)) for name in names if getattr(self, name) not in usual)
+
+
+_PUBLISHED: Final = ("id", "question", "prompt", "completion", "messages", "gold", "verdict", "domain")
+"""What is published under its usual name; `thinking` and `answer` are in the completion."""
 
 
 @dataclass(slots=True)
@@ -126,19 +131,17 @@ class Trace:
 
     def publishable(self, id: str) -> Row:
         """The row as it is published: with an id, and with what a fine-tuning reads under the usual names."""
-        if self.messages is not None:
-            return {**self.row, "id": id, "messages": self.messages}
         if self.as_it_is:
             return {**self.row, "id": id}
         row = {key: value for key, value in self.row.items() if key not in self.moved}
-        told = {
-            "id": id,
-            "question": self.question if self.question != self.prompt else None,
-            "prompt": self.prompt,
-            "completion": self.completion,
+        told: Row = {"id": id, "messages": self.messages}
+        if self.messages is None:
+            question = self.question if self.question != self.prompt else None
+            told |= {"question": question, "prompt": self.prompt, "completion": self.completion}
+        told |= {
             "gold": self.gold,
             "verdict": None if self.verdict is None else self.verdict.value,
-            "domain": self.domain,
+            "task": self.domain,
         }
         return {**row, **{key: value for key, value in told.items() if value is not None}}
 
@@ -180,7 +183,7 @@ def read_trace(row: Row, columns: Columns) -> Trace | str:
         completion=completion,
         opened=opens_thinking(prompt),
         reasoning=asked if isinstance(asked, bool) else None,
-        truncated=_at(row, columns.truncated) is True or _at(row, columns.finish) == "length",
+        truncated=_at(row, columns.truncated) is True or _at(row, columns.finish_reason) == "length",
         verdict=verdict if isinstance(verdict, Mark) else None,
         reason=str(_at(row, columns.reason) or ""),
         gold=_at(row, columns.gold),
@@ -190,7 +193,7 @@ def read_trace(row: Row, columns: Columns) -> Trace | str:
         pass_rate=_rate(_at(row, columns.pass_rate)),
         messages=messages,
         moved=columns.moved,
-        as_it_is=as_it_is and columns.id == "id" and told_id is not None and row["id"] == told_id,
+        as_it_is=as_it_is and not columns.moved and told_id is not None and row["id"] == told_id,
     )
 
 
@@ -199,7 +202,7 @@ _Said = tuple[str, str, str, list[dict[str, str]] | None, bool]
 
 def _said(row: Row, columns: Columns) -> _Said | str:
     """(question, prompt, completion, messages, whether nothing had to be made), or why there is none."""
-    completion, usual = _at(row, columns.completion), columns.completion == "completion"
+    completion, usual = _at(row, columns.completion), True
     if columns.thinking is not None and columns.answer is not None:
         thinking, answer = _at(row, columns.thinking), _at(row, columns.answer)
         if not isinstance(thinking, str) or not isinstance(answer, str):
@@ -216,7 +219,15 @@ def _said(row: Row, columns: Columns) -> _Said | str:
         thinks = completion.lstrip().startswith(OPEN_THINK)
         prompt, usual = render("r1-zero", prompt, reasoning=thinks), False
         completion = completion.lstrip().removeprefix(OPEN_THINK) if thinks else completion
-    return question, prompt, completion, None, usual and columns.prompt == "prompt"
+    usual = usual and (columns.prompt, columns.completion) == ("prompt", "completion")
+    return question, prompt, completion if usual else _apart(prompt, completion), None, usual
+
+
+def _apart(prompt: str, completion: str) -> str:
+    """A completion that was no continuation of this prompt, with a space where it would run into it: a
+    fine-tuning reads one right after the other."""
+    runs_into = completion.strip() and not prompt[-1:].isspace() and not completion[:1].isspace()
+    return f" {completion}" if runs_into else completion
 
 
 def _no_text(row: Row, *columns: str) -> str:

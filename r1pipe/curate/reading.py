@@ -23,7 +23,7 @@ from r1pipe.curate.mapping import Trace, read_trace
 from r1pipe.curate.near import SKETCH, sketch
 from r1pipe.curate.sources import LONGEST, Chunk, Source, Stat, lines
 from r1pipe.curate.step import Alone, Step
-from r1pipe.curate.steps import Exact
+from r1pipe.curate.steps import Exact, Verify
 from r1pipe.curate.table import READING, ROW, STAYS, VERDICTS, Array, Vocabulary
 from r1pipe.verify.verdict import Verdict
 
@@ -76,6 +76,7 @@ class Reader:
         self._empty = np.zeros((), SKETCH)
         exact = [number for number, step in enumerate(plan.steps, start=1) if isinstance(step, Exact)]
         self._first_compared = min(exact, default=len(plan.steps))
+        self._rule = next((step.rule for step in plan.steps if isinstance(step, Verify)), None)
         looks = [
             (number, step.look(files))
             for number, (step, files) in enumerate(zip(plan.steps, plan.files, strict=True), start=1)
@@ -145,6 +146,7 @@ class Reader:
                     "verdict": finding.mark.value,
                     "reason": finding.reason,
                     "extracted": finding.extracted,
+                    "verifier": self._rule,
                 }
         return STAYS, None, verdict
 

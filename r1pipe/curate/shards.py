@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from r1pipe import jsonl
+from r1pipe import jsonl, verify
 from r1pipe.card import Type, add_types, merged
 from r1pipe.curate.mapping import Trace, read_trace
 from r1pipe.curate.reading import BOM
@@ -104,8 +104,20 @@ class Writer:
         if not isinstance(trace, Trace):
             raise RunFailed(_changed(source, trace))
         name = kept.id or trace.id or f"{source.label}@{kept.offset}"
-        row = {**trace.publishable(name), **(kept.verdict or {})}
+        row = trace.publishable(name)
+        if kept.verdict is not None:
+            row |= _as_columns(kept.verdict, ours="verifier" in row)
         return jsonl.dumps(row) + b"\n", row
+
+
+def _as_columns(verdict: dict[str, Any], *, ours: bool) -> dict[str, Any]:
+    """A step's verdict in the columns that `sample` writes, if the row is one of `ours`; else the answer that
+    was judged is `extracted`, as `answer` may be anything there."""
+    told = {name: verdict[name] for name in ("verdict", "reason")}
+    if not ours:
+        return {**told, "extracted": verdict["extracted"]}
+    judge = {"verifier": verdict["verifier"], "verifier_version": verify.VERSION}
+    return {**told, "answer": verdict["extracted"], **judge}
 
 
 def _changed(source: Source, found: str) -> str:

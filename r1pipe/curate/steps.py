@@ -14,6 +14,7 @@ from r1pipe.curate.phrases import COMPETITION
 from r1pipe.curate.step import Alone, Step, Together
 from r1pipe.hints import meant
 from r1pipe.measure.language import Language
+from r1pipe.measure.readability import ONE_LANGUAGE, PARAGRAPH, REPETITION
 from r1pipe.stage import DatasetRef
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class SingleLanguage(Alone):
     """Rejects thinking in mixed languages (DeepSeek-R1 paper, section 2.3.3)."""
 
     name: Literal["language"] = "language"
-    at_least: float = Field(default=0.95, gt=0, le=1)
+    at_least: float = Field(default=ONE_LANGUAGE, gt=0, le=1)
     """Share of the words that must be in one language; a name or a quotation needs a little room."""
     language: Language | None = None
     """Which language that must be; any one language when it is not set."""
@@ -110,12 +111,12 @@ class Readability(Alone):
     """Rejects what is hard to read: long paragraphs, code in the thinking, repetition (same section)."""
 
     name: Literal["readability"] = "readability"
-    paragraph: int | None = Field(default=4_000, ge=1)
-    """Most characters without an empty line, or without any line break in what has none."""
+    paragraph: int | None = Field(default=PARAGRAPH, ge=1)
+    """Most characters without a line break; null allows any."""
     code: bool = False
     """Keep blocks of code in the thinking."""
-    repetition: float = Field(default=0.5, ge=0, le=1)
-    """Most of the words that may be in passages of 16 words that come more than once."""
+    repetition: float = Field(default=REPETITION, ge=0, le=1)
+    """Most of the passages of 16 words that may have come before."""
 
     def look(self, files: Sequence["Path"]) -> Look:
         """What looks at a row."""

@@ -11,6 +11,8 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from r1pipe.curate.words import mix
+
 Array: TypeAlias = npt.NDArray[Any]
 Numbers: TypeAlias = npt.NDArray[np.int64]
 Of = Literal["question", "trace"]
@@ -147,9 +149,7 @@ class Table:
 
 
 def scrambled(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Numbers as good as random, each made of one number alone (the finaliser of splitmix64)."""
+    """Numbers as good as random, each made of one number alone."""
     mixed = numbers.copy()
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed ^= mixed >> np.uint64(shift)
-        mixed *= np.uint64(factor)
-    return mixed ^ (mixed >> np.uint64(31))
+    mix(mixed)
+    return mixed

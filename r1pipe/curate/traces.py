@@ -16,8 +16,9 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 
 from r1pipe import jsonl, verify
 from r1pipe.measure.language import Language, consistency
-from r1pipe.measure.readability import Flag, flags
+from r1pipe.measure.readability import PASSAGE, Flag, flags
 from r1pipe.measure.samples import SampleRow, parsed
+from r1pipe.prompting import Parsed
 
 Source = Literal["model", "rewritten", "solver", "gold"]
 """Who wrote it: a model; a model, made readable by a rule; the tiny world's solver; the task itself."""
@@ -139,7 +140,7 @@ def trace_row(
             "prompt_tokens": prompt_tokens,
             "difficulty": difficulty,
             "language_consistency": spoken,
-            "flags": flags(row["completion"], parts.thinking, spoken, row["truncated"]),
+            "flags": _flags(row, parts, spoken),
             "verifier": verifier,
             "verifier_version": verify.VERSION,
             "pass_rate": None,
@@ -147,6 +148,15 @@ def trace_row(
             "pass_rate_passed": 0,
             **(_NOT_DRAWN if drawn is None else asdict(drawn)),
         },
+    )
+
+
+def _flags(row: SampleRow, parts: Parsed, spoken: float | None) -> list[Flag]:
+    from r1pipe.curate import words  # it computes with numpy
+
+    repeated = words.repeated(words.read(row["completion"]).hashes, PASSAGE)
+    return flags(
+        row["completion"], parts.thinking, repeated=repeated, spoken=spoken, truncated=row["truncated"]
     )
 
 

@@ -193,7 +193,9 @@ def _after_curation(rates: Rates, manifest: Manifest) -> Rates:
     told = manifest.metrics
     if not told.get("input") or not told.get("kept"):
         raise UsageError(f"'{manifest.stage}' does not tell how many rows went in and were kept.")
-    kept = told["kept"] / told["input"]
+    # What a step mixes in is no part of the sampling, and what it takes of that no loss.
+    steps = [step for step in told.get("steps", ()) if step["seen"] and step["name"] != "mix"]
+    kept = math.prod(step["kept"] / step["seen"] for step in steps)
     return replace(rates, loss=1 - (1 - rates.loss) * kept, trace_bytes=_part_bytes(manifest) / told["kept"])
 
 

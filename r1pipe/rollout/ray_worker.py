@@ -45,8 +45,12 @@ class Place:
         return cls(socket.gethostname(), code_version(), dict(library_versions()))
 
     def differences(self, other: "Place") -> list[str]:
-        """What has another version there, of what both have; a build's name, after a `+`, does not count."""
-        pairs = [("r1pipe", self.code, other.code)]
+        """What has another version there, of what both have.
+
+        A library's build, after a `+`, does not count, nor that files of a checkout are changed: which ones,
+        the version does not tell.
+        """
+        pairs = [("r1pipe", self.code.removesuffix(".dirty"), other.code.removesuffix(".dirty"))]
         if "+" not in self.code or "+" not in other.code:  # one of them is no checkout, and knows no commit
             pairs = [("r1pipe", _public(self.code), _public(other.code))]
         pairs += [

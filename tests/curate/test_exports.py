@@ -106,7 +106,7 @@ def test_rows_of_another_shape_are_refused_by_place(tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError, match=r"rows.jsonl:3: no 'completion', .* the row has: prompt, text"):
         export(tmp_path / "rows.jsonl", "prompt-completion", tmp_path / "out.jsonl")
-    with pytest.raises(UsageError, match=r"rows.jsonl:2: no 'problem_id' and no 'question'"):
+    with pytest.raises(UsageError, match=r"rows.jsonl:2: no 'gold', which openr1 needs"):
         export(tmp_path / "rows.jsonl", "openr1", tmp_path / "out.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 

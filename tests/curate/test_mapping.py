@@ -17,13 +17,13 @@ def trace(found: dict[str, Any], **columns: Any) -> Trace:
 
 def test_our_own_rows_need_no_mapping() -> None:
     """Everything has its usual name, and the row is published as it is."""
-    found = trace(row(1, finish="stop"))
+    found = trace(row(1, finish_reason="stop"))
     assert (found.id, found.problem, found.domain, found.gold) == ("p1#0", "p1", "math", "3")
     assert (found.question, found.opened, found.reasoning) == ("What is 1 and 2 together?", True, True)
     assert (found.verdict, found.tokens, found.counted, found.truncated) == (Mark.PASS, 30, True, False)
     assert found.parts.answer == "3"
     assert found.as_it_is
-    assert found.publishable("p1#0") == row(1, finish="stop")
+    assert found.publishable("p1#0") == row(1, finish_reason="stop")
 
 
 def test_mapped_columns_are_published_under_the_usual_names() -> None:
@@ -37,7 +37,7 @@ def test_mapped_columns_are_published_under_the_usual_names() -> None:
     found = trace(other, prompt="problem", completion="solution", gold="info.answer", domain="info.subject")
     assert (found.question, found.completion, found.gold, found.domain) == (
         "1+1?",
-        "It is \\boxed{2}.",
+        " It is \\boxed{2}.",
         "2",
         "sums",
     )
@@ -46,7 +46,7 @@ def test_mapped_columns_are_published_under_the_usual_names() -> None:
         None,
         None,
         False,
-        4,
+        5,
     )
     assert not found.as_it_is
     assert found.publishable("x") == {
@@ -54,9 +54,9 @@ def test_mapped_columns_are_published_under_the_usual_names() -> None:
         "n": 7,
         "id": "x",
         "prompt": "1+1?",
-        "completion": "It is \\boxed{2}.",
+        "completion": " It is \\boxed{2}.",
         "gold": "2",
-        "domain": "sums",
+        "task": "sums",
     }
 
 
@@ -64,7 +64,7 @@ def test_thinking_with_a_column_of_its_own() -> None:
     """The completion is put together from it and the rest."""
     other = {"prompt": "1+1?", "think": " one and one ", "says": "2"}
     found = trace(other, thinking="think", answer="says")
-    assert found.completion == "<think>\none and one\n</think>\n\n2"
+    assert found.completion == " <think>\none and one\n</think>\n\n2"
     assert found.publishable("x") == {"id": "x", "prompt": "1+1?", "completion": found.completion}
 
 
@@ -75,7 +75,7 @@ def test_the_papers_prompt() -> None:
     assert (found.completion, found.opened, found.parts.thinking) == (" two </think> 2", True, "two")
     assert found.publishable("x")["question"] == "1+1?"
     direct = trace({"prompt": "1+1?", "completion": "2"}, template="r1-zero")
-    assert (direct.opened, direct.completion) == (False, "2")
+    assert (direct.opened, direct.completion) == (False, " 2")
 
 
 @pytest.mark.parametrize(
@@ -158,6 +158,5 @@ def test_pass_rates(value: Any, rate: float | None) -> None:
 def test_truncated_by_either_column() -> None:
     """A flag, or the reason why it ended."""
     assert trace(row(1, truncated=True)).truncated
-    assert trace(
-        {"prompt": "a", "completion": "b", "finish_reason": "length"}, finish="finish_reason"
-    ).truncated
+    assert trace({"prompt": "a", "completion": "b", "finish_reason": "length"}).truncated
+    assert trace({"prompt": "a", "completion": "b", "end": "length"}, finish_reason="end").truncated

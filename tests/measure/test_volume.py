@@ -140,13 +140,25 @@ def test_read_off_a_sampling() -> None:
     assert (again.completions, again.prompts, again.disk_bytes) == (100, 25, 3000.0)
 
 
+def step(name: str, seen: int, kept: int) -> dict[str, Any]:
+    return {"name": name, "seen": seen, "kept": kept}
+
+
 def test_and_off_its_curation() -> None:
     """Which keeps 10 of the 30: the loss is 4 in 5 of the right ones, whichever is named first."""
-    made = [manifest("curate", {"input": 30, "kept": 10}), manifest("sample", SAMPLED, tokens=10_000)]
-    rates = rates_of(made)
+    steps = [step("reading", 30, 30), step("correct", 30, 20), step("exact:trace", 20, 10)]
+    curated = manifest("curate", {"input": 30, "kept": 10, "steps": steps})
+    rates = rates_of([curated, manifest("sample", SAMPLED, tokens=10_000)])
     assert rates.loss == pytest.approx(0.8)
     assert (rates.trace_bytes, rates.tokens_per_second) == (300.0, 200.0)
     assert volume(10, rates).completions == 100
+
+
+def test_what_is_mixed_in_is_no_part_of_the_sampling() -> None:
+    """Half of the 30 traces stay; 90 others come in and 15 stay, and a last step takes a third."""
+    steps = [step("reading", 30, 30), step("correct", 30, 15), step("mix", 105, 30), step("length", 30, 20)]
+    curated = manifest("curate", {"input": 120, "kept": 20, "steps": steps})
+    assert rates_of([curated]).loss == pytest.approx(1 - 1 / 2 * 2 / 3)
 
 
 @pytest.mark.parametrize(

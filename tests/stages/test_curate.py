@@ -166,9 +166,9 @@ def test_foreign_rows(tmp_path: Path) -> None:
         {
             "id": "foreign.jsonl@0",
             "prompt": "What is 2 + 2?",
-            "completion": "Two and two make four.\n#### 4",
+            "completion": " Two and two make four.\n#### 4",
             "gold": "4",
-            "domain": "easy",
+            "task": "easy",
             "verdict": "pass",
             "reason": "",
             "extracted": "4",
@@ -179,6 +179,37 @@ def test_foreign_rows(tmp_path: Path) -> None:
         (3, "verify", "the gold is not an answer"),
     ]
     assert (outcome.metrics["rejected"], outcome.metrics["set_aside"]) == (1, 1)
+
+
+def test_rows_that_name_no_problem(tmp_path: Path) -> None:
+    """With the same question they are samples of one problem, so that `exact` of questions takes none of
+    them, says so, and `cap` does; a problem with a name that asks the same is another one."""
+    data = [{"prompt": "1 + 1?", "completion": str(number)} for number in range(3)]
+    file, of_questions = write(tmp_path / "a.jsonl", data), {"name": "exact", "of": "question"}
+    outcome, ear = run(tmp_path / "unnamed", file, steps=[of_questions])
+    assert len(kept(outcome)) == 3
+    assert "No row names its problem" in ear.said and "`cap`" in ear.said
+    capped, ear = run(tmp_path / "capped", file, steps=[{"name": "cap", "count": 1, "prefer": "first"}])
+    assert [each["completion"] for each in kept(capped)] == ["0"]
+    named = write(tmp_path / "b.jsonl", [{**data[0], "problem_id": f"p{number}"} for number in (7, 7, 8)])
+    both, ear = run(tmp_path / "named", named, file, steps=[of_questions])
+    assert [each["problem_id"] for each in kept(both)] == ["p7", "p7"]
+    assert "names its problem" not in ear.said
+
+
+def test_a_column_that_is_mapped_is_moved_in_rows_that_need_nothing_else(tmp_path: Path) -> None:
+    """A gold of another name is published as `gold`; conversations are published once."""
+    made = {**row(1), "info": {"answer": "3"}}
+    del made["gold"]
+    outcome, _ = run(
+        tmp_path / "a", write(tmp_path / "a.jsonl", [made]), columns={"gold": "info.answer"}, steps=[]
+    )
+    assert kept(outcome)[0]["gold"] == "3"
+    talk = [{"from": "human", "value": "1 + 1"}, {"from": "gpt", "value": "2"}]
+    file = write(tmp_path / "b.jsonl", [{"talk": talk, "level": "easy"}])
+    outcome, _ = run(tmp_path / "b", file, columns={"messages": "talk", "domain": "level"}, steps=[])
+    (conversation,) = kept(outcome)
+    assert set(conversation) == {"id", "messages", "task"} and conversation["task"] == "easy"
 
 
 def test_general_data_is_mixed_in(tmp_path: Path) -> None:
