@@ -38,8 +38,7 @@ from r1pipe.text import percent
 
 WITHOUT = "transformers"
 """What the others are compared with: the engine that needs nothing else."""
-TEMPERATURES = {"drawn": 1.0, "greedy": 0.01}
-"""vLLM draws at no lower temperature than a hundredth, where all but ties are decided."""
+TEMPERATURES = {"drawn": 1.0, "greedy": 0.0}
 TOLD = {
     "transformers": "in a process",
     "vllm": "in a process",

@@ -104,7 +104,7 @@ def test_claims_are_held_by_the_same_rows_and_a_kill() -> None:
 def test_the_page_tells_all_of_it() -> None:
     """Both ways of drawing, what was left out, and every claim."""
     told = page(result(of(row("a"), row("b", "q", "fail"), killed=1)))
-    assert "## Temperature 1\n" in told and "## Temperature 0.01\n" in told
+    assert "## Temperature 1\n" in told and "## Temperature 0\n" in told
     assert "`vllm` was left out: vLLM is not installed." in told
     assert "| ray | 2 | 0, 0, 0 | 1, 1, 0 | 50 % | 0 % | 50 | 2 s |" in told
     assert "| ray, drawn: share of equal texts | **missed** | 0.5 | >= | 0.99 |" in told
