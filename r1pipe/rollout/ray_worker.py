@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from r1pipe import machine
+from r1pipe import __version__, machine
 from r1pipe.checkpoint import weight_files
-from r1pipe.manifest import code_version, library_versions
+from r1pipe.manifest import library_versions
 from r1pipe.rollout.engine import Engine, Rollout, Sampling
 from r1pipe.rollout.specs import EngineSpec
 
@@ -36,29 +36,30 @@ class Place:
 
     host: str
     code: str
-    """r1pipe's version, with the commit where it runs from a checkout."""
+    """r1pipe's version and a digest of its sources, which a commit of other files leaves alone."""
     libraries: Mapping[str, str]
 
     @classmethod
     def here(cls) -> "Place":
         """That of this process."""
-        return cls(socket.gethostname(), code_version(), dict(library_versions()))
+        return cls(socket.gethostname(), f"{__version__} (sources {_sources()})", dict(library_versions()))
 
     def differences(self, other: "Place") -> list[str]:
-        """What has another version there, of what both have.
-
-        A library's build, after a `+`, does not count, nor that files of a checkout are changed: which ones,
-        the version does not tell.
-        """
-        pairs = [("r1pipe", self.code.removesuffix(".dirty"), other.code.removesuffix(".dirty"))]
-        if "+" not in self.code or "+" not in other.code:  # one of them is no checkout, and knows no commit
-            pairs = [("r1pipe", _public(self.code), _public(other.code))]
+        """What has another version there, of what both have; a build after a `+` does not count."""
+        pairs = [("r1pipe", self.code, other.code)]
         pairs += [
             (name, _public(self.libraries[name]), _public(other.libraries[name]))
             for name in _COMPARED
             if name in self.libraries and name in other.libraries
         ]
         return [f"{name} {theirs} (here {ours})" for name, ours, theirs in pairs if ours != theirs]
+
+
+def _sources() -> str:
+    package, digest = Path(machine.__file__).parent, hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _public(version: str) -> str:
