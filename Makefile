@@ -5,6 +5,8 @@
 #   make test-vllm  the set-up with vLLM, then the tests that need it
 #   make smoke    the same tree in miniature
 #   make install  only the set-up, in .venv
+#   make test-ray   the set-up with Ray, then the tests that need it
+#   make ray      the set-up, and Ray, for sampling on many machines
 #   make vllm     the set-up, and vLLM for this machine's GPU or CPU into .venv
 #   make coverage the branches of the judges, tasks and rewards that their tests take
 #   make lint     ruff and mypy
@@ -20,7 +22,7 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 # build on PyPI brings gigabytes of CUDA libraries, which a machine without an NVIDIA GPU cannot use.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: all install vllm smoke test test-vllm coverage lint clean
+.PHONY: all install vllm ray smoke test test-vllm test-ray coverage lint clean
 .DEFAULT_GOAL := all
 
 all: install
@@ -38,6 +40,9 @@ test: install
 test-vllm: vllm
 	$(PYTEST) -m vllm
 
+test-ray: ray
+	$(BIN)/python -m pytest -m ray
+
 coverage: install
 	$(BIN)/python -m coverage run --branch --source r1pipe -m pytest -q tests/verify tests/tasks \
 	    tests/test_rewards.py tests/test_reward_check.py
@@ -54,6 +59,8 @@ clean:
 install: $(VENV)/.installed
 
 vllm: $(VENV)/.vllm
+
+ray: $(VENV)/.ray
 
 # The stamp is written last: a set-up that was stopped half-way is simply done again.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -73,6 +80,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable ".[dev,lora,zstd,gym]" || \
 	    { echo "going on without the extra 'gym', which needs a C compiler"; \
 	      $(PIP) install --constraint constraints.txt --editable ".[dev,lora,zstd]"; }
+	@touch $@
+
+$(VENV)/.ray: $(VENV)/.installed
+	$(PIP) install --constraint constraints.txt --editable ".[ray]"
 	@touch $@
 
 # The packages that vLLM's CPU build brings along are built for CUDA, on PyPI: torchvision cannot be imported

@@ -23,7 +23,7 @@ from r1pipe.hub import fetch_model, is_hub_id
 from r1pipe.prompting import Template, render
 from r1pipe.recipe import Recipe, StageSpec
 from r1pipe.rollout import vllm_fit
-from r1pipe.rollout.specs import RemoteSpec, VllmSpec
+from r1pipe.rollout.specs import RaySpec, RemoteSpec, VllmSpec
 from r1pipe.stage import Findings, Reference, Verbs
 from r1pipe.tasks import Item, Task
 from r1pipe.tasks.spec import TaskSpec
@@ -147,7 +147,12 @@ def _try_engines(found: DryRun, spec: StageSpec, models: "_Models") -> None:
     own check has told."""
     for _ in _models_in(spec.config, RemoteSpec):
         found.leave_out(f"The server of '{spec.name}' was not asked: a dry run opens no connection.")
+    clusters = tuple(f"{key}." for key, _ in _models_in(spec.config, RaySpec))
+    if clusters:
+        found.leave_out(f"The Ray cluster of '{spec.name}' was not asked: a dry run opens no connection.")
     for key, _ in _models_in(spec.config, VllmSpec):
+        if key.startswith(clusters):  # what that cluster's machines can serve, this one cannot tell
+            continue
         for said in models.unservable(found, spec):
             found.wrong(spec.name, key, said)
 

@@ -93,7 +93,7 @@ class Config(StageConfig):
     sets: dict[str, ProblemSet] = Field(default={"held-out": _HELD_OUT}, min_length=1)
     """What is asked: sets of problems by name. `held-out`, else the first, stands for a model in tables."""
     engine: AnyEngine = AutoSpec()
-    """What generates, for every model: `auto`, `transformers`, `vllm` or, for one model, `vllm-server`."""
+    """What generates for every model: `auto`, `transformers`, `vllm`, `ray` or, for one, `vllm-server`."""
     template: Template = "r1-zero"
     """How a question becomes a prompt: `r1-zero` (the paper's, for a base), `chat` or `plain`."""
     temperature: float = Field(default=1.0, ge=0)

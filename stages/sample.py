@@ -73,7 +73,7 @@ class Config(StageConfig):
     answers: Literal["model", "gold"] = "model"
     """Who answers: the model, or the task itself, as data for questions that need no thinking."""
     engine: AnyEngine = AutoSpec()
-    """What generates: `auto`, `transformers`, `vllm` or `vllm-server`; `auto` says what it chose, and why."""
+    """What generates: `auto`, `transformers`, `vllm`, `vllm-server` or `ray`; `auto` says what it chose."""
     teacher: TeacherSpec | None = None
     """A chat server that answers in the model's place, of which then only the tokenizer is used, for the
     students' prompts: `{url: …, model: …, api_key_env: …}`, see docs/traces.md."""

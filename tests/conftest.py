@@ -37,11 +37,12 @@ settings.load_profile("r1pipe")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need vLLM step aside where it is not installed."""
-    if find_spec("vllm") is None:
-        for item in items:
-            if item.get_closest_marker("vllm"):
-                item.add_marker(pytest.mark.skip(reason="vLLM is not installed (make vllm)"))
+    """Tests that need vLLM or Ray step aside where it is not installed."""
+    for module, called in (("vllm", "vLLM"), ("ray", "Ray")):
+        if find_spec(module) is None:
+            for item in items:
+                if item.get_closest_marker(module):
+                    item.add_marker(pytest.mark.skip(reason=f"{called} is not installed (make {module})"))
 
 
 @pytest.fixture

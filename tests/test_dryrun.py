@@ -160,6 +160,16 @@ def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found.left_out == ["The server of 'scores' was not asked: a dry run opens no connection."]
 
 
+def test_a_cluster_is_not_asked(with_vllm: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its machines can serve, this one cannot tell: the same model is refused for vLLM here."""
+    monkeypatch.setattr(vllm_fit, "known_architectures", set)
+    student = "stages.scores.models=[student]"
+    assert any("no implementation" in said for said in with_vllm("stages.scores.engine=vllm", student))
+    found = tried("good", "stages.scores.engine={name: ray, each: vllm}", student)
+    assert found.findings.wrong == []
+    assert found.left_out == ["The Ray cluster of 'scores' was not asked: a dry run opens no connection."]
+
+
 def test_a_teacher_has_a_context_of_its_own() -> None:
     """It is not asked, and its completions do not have to fit the model whose tokenizer makes the prompts."""
     stage = "uses: sample, model: ./base, task: countdown, template: chat, max_new_tokens: 9999"

@@ -72,7 +72,7 @@ def test_an_engine_is_named_and_set() -> None:
         make_config("sample", {**given, "engine": "vlm"})
     assert str(caught.value) == (
         "--engine vlm: 'engine': there is no engine 'vlm'; did you mean 'vllm'? the engines are auto, "
-        "transformers, vllm, vllm-server"
+        "transformers, vllm, vllm-server, ray"
     )
 
 

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 from r1pipe.errors import EnvironmentUnfit, UsageError
 from r1pipe.rollout.engine import Engine
-from r1pipe.rollout.specs import AutoSpec, EngineSpec, ServerSpec, TransformersSpec, VllmSpec, untrainable
+from r1pipe.rollout.ray_worker import Opening
+from r1pipe.rollout.specs import (
+    AutoSpec,
+    EngineSpec,
+    RaySpec,
+    ServerSpec,
+    TransformersSpec,
+    VllmSpec,
+    untrainable,
+)
 from r1pipe.stage import Findings
 
 if TYPE_CHECKING:
@@ -39,8 +48,9 @@ def open_engine(
     Raises:
         UsageError: a server that cannot follow a policy, or could and has none to follow; one that serves
             something else.
-        EnvironmentUnfit: vLLM is asked for, and cannot be used here or for this checkpoint.
-        RunFailed: a server that does not answer.
+        EnvironmentUnfit: vLLM is asked for, and cannot be used here or for this checkpoint; a Ray cluster
+            that cannot be reached, has no room, or whose machines lack something.
+        RunFailed: a server that does not answer, workers of a cluster that die.
     """
     if model is not None and (said := untrainable(spec)):
         raise UsageError(f"{said[0].upper()}{said[1:]}.")
@@ -48,6 +58,12 @@ def open_engine(
     if isinstance(chosen, ServerSpec):
         server = _server(chosen, folder, eos_id, context, model)
         return server, f"Engine: {chosen}, {why}: {server.describes}."
+    if isinstance(chosen, RaySpec):
+        from r1pipe.rollout.ray_engine import RayEngine
+
+        opening = Opening(open_engine, chosen.each, folder.absolute(), eos_id, pad_id, context, batch)
+        ray = RayEngine(chosen, opening)
+        return ray, f"Engine: {chosen}, {why}: {ray.describes}."
     if isinstance(chosen, VllmSpec):
         from r1pipe.rollout.vllm import VllmEngine
 
@@ -67,6 +83,11 @@ def check_engine(spec: EngineSpec, temperatures: Iterable[float]) -> Findings:
     wrong = [f"temperature: {said}" for each in temperatures if (said := unfit_temperature(each))]
     if isinstance(spec, ServerSpec):  # its vLLM is not installed here
         return Findings(wrong)
+    if isinstance(spec, RaySpec):
+        from r1pipe.rollout.ray_cluster import missing
+
+        drawn_elsewhere = isinstance(spec.each, VllmSpec) or (isinstance(spec.each, AutoSpec) and spec.gpus)
+        return Findings(wrong if drawn_elsewhere else [], [f"engine: {said}"] if (said := missing()) else [])
     try:
         check_installation()
     except EnvironmentUnfit as error:

@@ -45,7 +45,7 @@ class Engine(Protocol):
     """Generates completions from the policy's present weights."""
 
     name: str
-    """As a recipe writes it: `transformers`, `vllm` or `vllm-server`."""
+    """As a recipe writes it: `transformers`, `vllm` or `vllm-server`; on a cluster the workers' own."""
     exact: bool
     """Whether what it samples from are the trainer's own numbers, so that no mismatch has to be corrected."""
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, HttpUrl, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, HttpUrl, field_validator, model_validator
 
 from r1pipe.hints import meant
 from r1pipe.stage import NEUTRAL
@@ -100,6 +100,60 @@ class ServerSpec(RemoteSpec, EngineSpec):
     policy's weights. No other stage has a use for it."""
 
 
+def _each(value: Any) -> Any:
+    """Refuses what no worker can be, before the engine's own fields are looked at."""
+    named = _named(value)
+    name = named.name if isinstance(named, EngineSpec) else named["name"]
+    if name not in _IN_WORKERS:
+        raise ValueError(f"a worker's engine is one of {', '.join(_IN_WORKERS)}, not {name!r}")
+    return named
+
+
+class RaySpec(EngineSpec):
+    """Engines on the machines of a Ray cluster, each with a model of its own, for `sample` and `evaluate`."""
+
+    name: Literal["ray"] = "ray"
+    each: Annotated[
+        AutoSpec | TransformersSpec | VllmSpec, Field(discriminator="name"), BeforeValidator(_each)
+    ] = AutoSpec()
+    """The engine of each worker, with its own fields: `vllm`, `transformers` or `auto`."""
+    address: Annotated[str, NEUTRAL] = "auto"
+    """Of the cluster: `auto` is the one that this machine is part of, else host and port of its head, e.g.
+    `10.0.0.1:6379`; `local` starts one here, for this stage alone."""
+    workers: Annotated[int, Field(ge=1), NEUTRAL] = 1
+    """Processes with an engine each, wherever the cluster has room for them."""
+    gpus: Annotated[float, Field(ge=0), NEUTRAL] = 1.0
+    """Of each worker; 0 on machines that have none."""
+    cpus: Annotated[float, Field(gt=0), NEUTRAL] = 1.0
+    """Of each worker; it computes with so many threads."""
+    portion: Annotated[int, Field(ge=1), NEUTRAL] = 256
+    """Most completions that a worker is given at a time; what it has not given back is lost when it dies."""
+    retries: Annotated[int, Field(ge=0), NEUTRAL] = 3
+    """How often a portion whose worker died is given to another, and how often in a row none may open."""
+    timeout: Annotated[float, Field(gt=0), NEUTRAL] = 600.0
+    """Seconds without any worker, while the cluster has no room for one, after which the stage is ended."""
+    deadline: Annotated[float, Field(gt=0), NEUTRAL] = 7200.0
+    """Seconds for opening a model or for one portion, after which a worker is ended as hanging."""
+
+    @field_validator("address")
+    @classmethod
+    def _reachable(cls, address: str) -> str:
+        """Ray's clients are another protocol; and whatever else is no address, Ray would wait for."""
+        host, _, port = address.rpartition(":")
+        if address in ("auto", "local") or (host and "/" not in host and port.isdecimal()):
+            return address
+        raise ValueError("write auto, local, or host and port of the cluster's head, e.g. 10.0.0.1:6379")
+
+    @model_validator(mode="after")
+    def _spread(self) -> "RaySpec":
+        if isinstance(self.each, VllmSpec) and 0 < self.gpus < self.each.tensor_parallel:
+            raise ValueError(
+                f"each.tensor_parallel is {self.each.tensor_parallel} and a worker has gpus: {self.gpus:g}; "
+                "set them alike"
+            )
+        return self
+
+
 class TeacherSpec(RemoteSpec):
     """Any server with OpenAI's chat completions: questions go as messages, and texts come back."""
 
@@ -116,7 +170,9 @@ _SPECS: Final[dict[str, type[EngineSpec]]] = {
     "transformers": TransformersSpec,
     "vllm": VllmSpec,
     "vllm-server": ServerSpec,
+    "ray": RaySpec,
 }
+_IN_WORKERS: Final = ("auto", "transformers", "vllm")
 
 
 def _named(value: Any) -> Any:
@@ -148,7 +204,7 @@ def _meant_by(written: dict[str, Any]) -> str:
 
 
 AnyEngine = Annotated[
-    AutoSpec | TransformersSpec | VllmSpec | ServerSpec,
+    AutoSpec | TransformersSpec | VllmSpec | ServerSpec | RaySpec,
     Field(discriminator="name"),
     BeforeValidator(_named),
 ]
@@ -157,6 +213,12 @@ AnyEngine = Annotated[
 
 def untrainable(spec: EngineSpec) -> str | None:
     """Why an engine is not for training, where it takes over the policy's weights; None for one that is."""
+    if isinstance(spec, RaySpec):
+        return (
+            "engine 'ray' is for sample and evaluate: its workers read a checkpoint and never learn of a "
+            "policy's weights; for rl set engine: vllm, which samples in the same process, or a vllm-server "
+            "with weights_dir"
+        )
     if not isinstance(spec, ServerSpec) or spec.weights_dir is not None:
         return None
     return (

@@ -12,6 +12,7 @@ from r1pipe.measure.samples import SampleRow
 from r1pipe.rollout.asking import Question, judged_rows
 from r1pipe.rollout.engine import Engine, Sampling
 from r1pipe.rollout.overlap import Overlapped, Placed
+from r1pipe.rollout.ray_engine import RayEngine
 from r1pipe.rollout.specs import EngineSpec
 from r1pipe.train.text import decode_completions, open_ending_tokenizer, open_tokenizer
 
@@ -181,7 +182,10 @@ class ModelWriter:
     @property
     def origin(self) -> Origin | None:
         """The engine that was opened."""
-        return None if self._engine is None else Origin(self._engine.name, library_version(self._engine.name))
+        engine = self._engine
+        if isinstance(engine, RayEngine):
+            return Origin(engine.name, engine.version)
+        return None if engine is None else Origin(engine.name, library_version(engine.name))
 
     def close(self) -> None:
         """Close the engine, if it was opened; the next `write` opens it again."""

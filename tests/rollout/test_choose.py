@@ -10,10 +10,10 @@ import torch
 
 from r1pipe import machine
 from r1pipe.errors import RunFailed, UsageError
-from r1pipe.rollout import Sampling, endpoint, vllm_fit
+from r1pipe.rollout import Sampling, endpoint, ray_cluster, vllm_fit
 from r1pipe.rollout.choose import check_engine, open_engine
 from r1pipe.rollout.local import TransformersEngine
-from r1pipe.rollout.specs import AutoSpec, EngineSpec, ServerSpec, TransformersSpec, VllmSpec
+from r1pipe.rollout.specs import AutoSpec, EngineSpec, RaySpec, ServerSpec, TransformersSpec, VllmSpec
 from r1pipe.train import models
 
 NOBODY = ServerSpec.model_validate({"url": "http://127.0.0.1:1", "retries": 0})
@@ -107,6 +107,10 @@ def test_a_server_is_asked_at_once(tiny: Path, monkeypatch: pytest.MonkeyPatch):
         (VllmSpec(), False, False, 1, 1),
         (ServerSpec.model_validate({"url": "http://localhost:1"}), False, False, 1, 0),
         (TransformersSpec(), True, True, 0, 0),
+        (RaySpec(), False, False, 1, 1),  # where Ray is not installed either
+        (RaySpec(gpus=0), False, True, 0, 0),
+        (RaySpec(gpus=0, each=VllmSpec()), False, True, 1, 0),
+        (RaySpec(each=TransformersSpec()), False, True, 0, 0),
     ],
 )
 def test_what_an_engine_cannot_do(
@@ -114,6 +118,7 @@ def test_what_an_engine_cannot_do(
 ):
     """One of two temperatures is vLLM's business wherever it will sample, also on another machine."""
     monkeypatch.setattr(machine, "has_nvidia_gpu", lambda: gpu)
+    monkeypatch.setattr(ray_cluster, "find_spec", lambda name: name if installed else None)
     monkeypatch.setattr(vllm_fit, "_installed", lambda: vllm_fit.VERSION if installed else None)
     found = check_engine(spec, [1.0, 2.5])
     assert [len(found.wrong), len(found.lacking)] == [wrong, lacking]

@@ -8,6 +8,7 @@ from r1pipe.rollout.specs import (
     AnyEngine,
     AutoSpec,
     EngineSpec,
+    RaySpec,
     ServerSpec,
     TransformersSpec,
     VllmSpec,
@@ -43,6 +44,9 @@ def engine(written: str, *overrides: str) -> EngineSpec:
         ("{name: vllm, memory: 0.5}", VllmSpec(memory=0.5)),
         ("{memory: 0.5}", VllmSpec(memory=0.5)),
         (SERVER, ServerSpec.model_validate({"url": "http://localhost:8000"})),
+        ("ray", RaySpec()),
+        ("{name: ray, each: {name: vllm, memory: 0.8}}", RaySpec(each=VllmSpec(memory=0.8))),
+        ("{workers: 4, each: {dtype: float16}}", RaySpec(workers=4, each=VllmSpec(dtype="float16"))),
         ("{url: http://localhost:8000}", ServerSpec.model_validate({"url": "http://localhost:8000"})),
     ],
 )
@@ -67,15 +71,31 @@ def test_an_override_goes_into_a_bare_name():
         (
             "vlm",
             "1:34: 'stages.a.engine': there is no engine 'vlm'; did you mean 'vllm'? the engines are auto, "
-            "transformers, vllm, vllm-server",
+            "transformers, vllm, vllm-server, ray",
         ),
         (
-            "{name: ray}",
-            "1:34: 'stages.a.engine': there is no engine 'ray'; the engines are auto, transformers, vllm, "
-            "vllm-server",
+            "{name: ray, each: vllm-server}",
+            "1:52: 'stages.a.engine.each': a worker's engine is one of auto, transformers, vllm, not "
+            "'vllm-server'",
+        ),
+        (
+            "{name: ray, each: {name: ray}}",
+            "1:52: 'stages.a.engine.each': a worker's engine is one of auto, transformers, vllm, not 'ray'",
+        ),
+        (
+            "{name: ray, address: 'ray://host:10001'}",
+            "1:55: 'stages.a.engine.address': write auto, local, or host and port of the cluster's head, "
+            "e.g. 10.0.0.1:6379",
+        ),
+        (
+            "{name: ray, each: {name: vllm, tensor_parallel: 4}}",
+            "1:34: 'stages.a.engine': each.tensor_parallel is 4 and a worker has gpus: 1; set them alike",
         ),
         ("3", "1:34: 'stages.a.engine': an engine is its name, or a mapping with a `name`, not 3"),
-        ("{}", "1:34: 'stages.a.engine': an engine needs its `name`: auto, transformers, vllm, vllm-server"),
+        (
+            "{}",
+            "1:34: 'stages.a.engine': an engine needs its `name`: auto, transformers, vllm, vllm-server, ray",
+        ),
         (
             "{name: vllm, url: http://x}",
             "1:34: 'stages.a.engine': engine 'vllm' takes no 'url'; it belongs to 'vllm-server'",
@@ -126,6 +146,21 @@ def test_what_cannot_change_a_result_is_not_counted():
         "engine.tensor_parallel": 1,
         "engine.options": {},
     }
+    machines = "{name: ray, workers: 8, gpus: 2, address: 'h:1', portion: 9, retries: 0, each: {memory: 0.9}}"
+    assert counted(parse(machines).stages["a"].config) == {
+        "threads": 1,
+        "engine.name": "ray",
+        "engine.each.name": "vllm",
+        "engine.each.dtype": "auto",
+        "engine.each.tensor_parallel": 1,
+        "engine.each.options": {},
+    }
+
+
+def test_a_cluster_cannot_be_trained_with():
+    """Whatever its workers are."""
+    said = untrainable(RaySpec(each=TransformersSpec()))
+    assert said is not None and said.startswith("engine 'ray' is for sample and evaluate: ")
 
 
 def test_a_server_needs_a_folder_to_be_trained_with():
