@@ -22,7 +22,7 @@ from r1pipe.card import Contents, dataset_card
 from r1pipe.checkpoint import checkpoint_problems, weight_files
 from r1pipe.errors import Conflict, RunFailed, UsageError
 from r1pipe.fingerprint import canonical_json, fingerprint_of, flatten, sha256_of
-from r1pipe.integrity import check_files, record_stats, seal, sha256_file, walk
+from r1pipe.integrity import check_files, record_stats, seal, sha256_files, walk
 from r1pipe.manifest import MANIFEST, Cost, FileEntry, Kind, Manifest, Parent, load_manifest
 
 __all__ = [
@@ -74,7 +74,8 @@ class Artifact:
             return self.manifest.fingerprint
         files = jsonl.parts(self.path) if self.kind == "dataset" else _files_of_model(self.path)
         # A dataset's files are told apart by their order alone, so that a renamed file is the same data.
-        return sha256_of([["" if self.kind == "dataset" else f.name, sha256_file(f)] for f in files])
+        names = ("" if self.kind == "dataset" else file.name for file in files)
+        return sha256_of([list(each) for each in zip(names, sha256_files(files), strict=True)])
 
     @property
     def run_dir(self) -> Path | None:

@@ -1,12 +1,12 @@
 """Whether files are what they were: hashed once, then trusted while (inode, mtime, size) stay the same."""
 
 import hashlib
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from r1pipe import jsonl
+from r1pipe import jsonl, machine
 from r1pipe.errors import RunFailed
 from r1pipe.manifest import MANIFEST, FileEntry
 
@@ -20,6 +20,12 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_files(paths: Sequence[Path]) -> list[str]:
+    """Return the SHA-256 of each file, in order; a core each, as hashing leaves Python's lock to others."""
+    with ThreadPoolExecutor(max(1, min(len(paths), machine.cores()))) as pool:
+        return list(pool.map(sha256_file, paths))
+
+
 def walk(folder: Path) -> Iterator[Path]:
     """Yield every file below a folder except its manifest, sorted by path."""
     for path in sorted(folder.rglob("*")):
@@ -29,16 +35,14 @@ def walk(folder: Path) -> Iterator[Path]:
 
 def seal(folder: Path) -> tuple[FileEntry, ...]:
     """Hash every file of a finished folder and put it all on the disk."""
-    entries = []
-    folders = {folder}
-    for path in walk(folder):
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
-        name = path.relative_to(folder).as_posix()
-        entries.append(FileEntry(path=name, size=path.stat().st_size, sha256=digest))
-        folders.add(path.parent)
-    for each in sorted(folders, reverse=True):
+    paths = list(walk(folder))
+    entries = [
+        FileEntry(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=digest)
+        for path, digest in zip(paths, sha256_files(paths), strict=True)
+    ]
+    for path in paths:
+        jsonl.fsync(path)
+    for each in sorted({folder, *(path.parent for path in paths)}, reverse=True):
         jsonl.fsync(each)
     return tuple(entries)
 
