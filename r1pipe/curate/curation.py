@@ -197,12 +197,17 @@ class Comparison:
 
 
 def _nothing_kept(told: Sequence[StepCounts]) -> str:
+    if not told[0].seen:
+        return "No row is kept: there is none in what was given. One JSON object per line is expected."
     lines = [f"  {step.name}: {step.seen - step.kept:,} of {step.seen:,} ({reasons(step)})" for step in told]
     return "\n".join(
         [
             "No row is kept. What left with each step:",
             *(line for line, step in zip(lines, told, strict=True) if step.seen > step.kept),
-            "Loosen the step that took most, or name the rows' `columns` if they are called otherwise.",
+            "Loosen the step that took most, or name the rows' `columns` if they are called otherwise."
+            if told[0].kept
+            else "Lines of this form cannot be read: give UTF-8 with one JSON object per line, and name the "
+            "rows' `columns` if they are called otherwise.",
         ]
     )
 

@@ -176,7 +176,18 @@ _NO_TRACE: Final = (0, 0, 0, 0, 0, False, False, 0, VERDICTS[None], np.nan, np.n
 
 def _trace(line: bytes, offset: int, source: Source) -> Trace | str:
     row = jsonl.parse_row(line.removeprefix(BOM) if offset == 0 else line)
-    return row if isinstance(row, str) else read_trace(row, source.columns)
+    if isinstance(row, str):
+        return row if _is_text(line) else f"not UTF-8 ({row})"
+    return read_trace(row, source.columns)
+
+
+def _is_text(line: bytes) -> bool:
+    """Whether it is UTF-8, and not half of the bytes of UTF-16, which have a zero beside each letter."""
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in line
 
 
 def _hashes(name: str, trace: Trace, *, whole: bool) -> tuple[int, int, int, int]:

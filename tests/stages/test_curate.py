@@ -1,6 +1,7 @@
 """The curate stage: what is published, that it is usable, and what stops and changed files do to it."""
 
 import errno
+import gzip
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_rows_that_are_none_are_set_aside(tmp_path: Path) -> None:
     aside = list(jsonl.iter_rows(outcome.path / "set-aside.jsonl"))
     assert [(each["line"], each["reason"]) for each in aside] == [
         (2, "not JSON"),
-        (3, "not JSON"),
+        (3, "not UTF-8"),
         (4, "a JSON list, not an object"),
         (5, "no text in 'prompt' and 'completion'"),
         (7, "duplicate id"),
@@ -109,6 +110,50 @@ def test_rows_that_are_none_are_set_aside(tmp_path: Path) -> None:
     assert "the file ends in the middle of a line" in aside[5]["evidence"]
     assert outcome.metrics["set_aside"] == 6 == len(ledger(outcome))
     assert "reading: 6 of 8 rows left" in ear.said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("".join(f"{jsonl.dumps(row(n)).decode()}\n" for n in range(3)).encode("utf-16"), "give UTF-8"),
+        (b"\n \n", "there is none in what was given"),
+    ],
+    ids=["utf-16", "blank lines"],
+)
+def test_a_file_without_a_readable_line(tmp_path: Path, text: bytes, said: str) -> None:
+    """The message says what is expected, and not to loosen steps."""
+    (tmp_path / "a.jsonl").write_bytes(text)
+    with pytest.raises(RunFailed, match=said) as error:
+        run(tmp_path / "run", tmp_path / "a.jsonl", steps=STEPS)
+    assert "Loosen" not in str(error.value)
+
+
+def test_a_file_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    """Under whatever name: each of its rows would be there twice, under two ids."""
+    file = write(tmp_path / "a.jsonl", rows(5))
+    (tmp_path / "b.jsonl").symlink_to(file)
+    for other in (file, tmp_path / "b.jsonl"):
+        with pytest.raises(UsageError, match="given twice"):
+            run(tmp_path / "run", file, other, steps=STEPS)
+    with pytest.raises(UsageError, match="given twice"):
+        run(tmp_path / "run", file, steps=[*STEPS, {"name": "mix", "data": str(file)}])
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"), [("a.jsonl.zst", False), ("a.jsonl.gz", False), ("a.jsonl.gz", True)]
+)
+def test_a_damaged_compressed_file(tmp_path: Path, name: str, whole: bool) -> None:
+    """Cut in the middle, or not compressed at all: it is the file that cannot be read, nothing else."""
+    packed = tmp_path / name
+    jsonl.write_rows(tmp_path / "a.jsonl", rows(200))
+    if name.endswith(".zst"):
+        jsonl.write_rows(packed, rows(200))
+    else:
+        text = (tmp_path / "a.jsonl").read_bytes()
+        packed.write_bytes(text if whole else gzip.compress(text))
+    packed.write_bytes(packed.read_bytes()[: None if whole else packed.stat().st_size // 2])
+    with pytest.raises(UsageError, match=rf"{name}' cannot be read: .*copy it here again"):
+        run(tmp_path / "run", packed, steps=STEPS)
 
 
 def test_load_dataset_opens_it(tmp_path: Path) -> None:
