@@ -9,7 +9,7 @@ from typing import Final, Literal
 import numpy as np
 
 from r1pipe.curate.near import clusters, estimates, kept
-from r1pipe.curate.table import VERDICTS, Array, Compare, Loss, Numbers, Of, Table, scrambled
+from r1pipe.curate.table import READING, VERDICTS, Array, Compare, Loss, Numbers, Of, Table, scrambled
 
 Prefer = Literal["shortest", "diverse", "random", "first", "best"]
 Order = Literal["random", "shortest", "longest", "first"]
@@ -91,10 +91,10 @@ def pass_rates(table: Table) -> Array:
     """The share of its problem's completions that are right, for each row; NaN where nobody knows: [rows].
 
     A row's own column comes first. Else all rows that were read are counted, those too that steps have taken:
-    after `correct` every rate would be 1.
+    after `correct` every rate would be 1. What the reading set aside, such as a row that comes twice, is not.
     """
     own = table.rows["pass_rate"]
-    verdicts = table.rows["verdict"]
+    verdicts = np.where(table.left == READING, VERDICTS[None], table.rows["verdict"])
     decided = (verdicts == VERDICTS["pass"]) | (verdicts == VERDICTS["fail"])
     _, which = np.unique(table.rows["problem"], return_inverse=True)
     counts = np.bincount(which, weights=decided)

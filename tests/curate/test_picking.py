@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from r1pipe.curate import picking
 from r1pipe.curate.near import sketch
 from r1pipe.curate.picking import Balance
-from r1pipe.curate.table import ROW, STAYS, VERDICTS, Loss, Table, Vocabulary
+from r1pipe.curate.table import READING, ROW, STAYS, VERDICTS, Loss, Table, Vocabulary
 from r1pipe.curate.words import read
 
 
@@ -107,6 +107,13 @@ def test_pass_rates() -> None:
     hard, easy = picking.by_pass_rate(made, made.present(5), 0.3, 0.6)
     assert (hard.reason, hard.rows.tolist()) == ("too hard", [6])
     assert (easy.reason, easy.rows.tolist()) == ("too easy", [0, 2, 3, 4])
+
+
+def test_a_row_that_comes_twice_counts_once_in_a_pass_rate() -> None:
+    """The reading has set the second one aside."""
+    made = table([{"problem": 1, "verdict": verdict} for verdict in ("pass", "fail", "pass")])
+    made.left[2] = READING
+    assert picking.pass_rates(made)[0] == 0.5
 
 
 @pytest.mark.parametrize(("prefer", "kept"), [("shortest", [1, 3, 4]), ("first", [0, 1, 4])])
