@@ -174,9 +174,11 @@ def read_trace(row: Row, columns: Columns) -> Trace | str:
     tokens, told_domain = _at(row, columns.tokens), _at(row, columns.domain)
     told_id, problem = (_name(_at(row, column)) for column in (columns.id, columns.problem))
     counted = isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0
-    verdict = _mark(_at(row, columns.verdict))
+    told_verdict = _at(row, columns.verdict)
+    verdict = _mark(told_verdict)
+    as_it_is = as_it_is and (told_verdict is None or str(told_verdict) in _WORDS)
     if verdict is _UNREADABLE:
-        return f"no verdict: {_at(row, columns.verdict)!r:.60} in {columns.verdict!r}"
+        return f"no verdict: {told_verdict!r:.60} in {columns.verdict!r}"
     asked = row.get("reasoning")
     return Trace(
         row=row,
@@ -285,6 +287,8 @@ def _at(row: Row, column: str) -> Any:
     return value
 
 
+_WORDS: Final = frozenset(mark.value for mark in Mark)
+"""The verdicts that are published as they are; others' are written in these words."""
 _UNREADABLE: Final = object()
 _MARKS: Final[dict[Any, Mark]] = {
     **{mark.value: mark for mark in Mark},
