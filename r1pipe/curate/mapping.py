@@ -251,13 +251,21 @@ _ROLES: Final = {
 """What ShareGPT calls them, and the usual names."""
 
 
-def _conversation(messages: Any, column: str) -> _Said | str:
+def read_turns(messages: Any, column: str) -> list[dict[str, str]] | str:
+    """The turns of a conversation as {role, content}, or in a few words why it is none."""
     read = [_message(each) for each in messages] if isinstance(messages, list) else []
     told = [each for each in read if each is not None]
     if len(told) < 2 or len(told) < len(read):
         return f"{column!r} is not a list of {{role, content}} with a question and an answer"
     if told[-1]["role"] != "assistant":
         return f"{column!r} does not end in an assistant's answer"
+    return told
+
+
+def _conversation(messages: Any, column: str) -> _Said | str:
+    told = read_turns(messages, column)
+    if isinstance(told, str):
+        return told
     question = "\n\n".join(each["content"] for each in told[:-1] if each["role"] == "user")
     usual = column == "messages" and told == messages
     return question, question, told[-1]["content"], told, usual
