@@ -1,7 +1,7 @@
 """A curation from files to shards: every line is read once, the steps decide, what is kept is copied."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
@@ -136,7 +136,7 @@ def decide(job: Job, plan: ReadPlan, pieces: Sequence[Chunk], work: Work) -> tup
     joins = np.array([source.joins for source in plan.sources], np.int64)
     table = Table(found, joins, words, domains, sketches, work.seed)
     _set_aside(table, np.array([source.input for source in plan.sources], np.int64))
-    compare = Comparison(table, plan.sources)
+    compare = Comparison(table, plan.sources, work.pause_point)
     for number, step in enumerate(job.steps, start=1):
         work.pause_point()
         if isinstance(step, Alone):
@@ -176,16 +176,21 @@ def _set_aside(table: Table, inputs: Numbers) -> None:
 
 
 class Comparison:
-    """The exact Jaccard indices of pairs of rows, from their texts."""
+    """The exact Jaccard indices of pairs of rows, from their texts.
 
-    def __init__(self, table: Table, sources: Sequence[Source]) -> None:
+    Of texts that are much alike there may be many pairs, so that a stop is heard between two calls.
+    """
+
+    def __init__(self, table: Table, sources: Sequence[Source], pause_point: Callable[[], None]) -> None:
         self._table = table
+        self._pause_point = pause_point
         self._sources = sources
         self._lines = Lines(sources)
         self._words = lru_cache(maxsize=64)(self._read)
 
     def __call__(self, of: Of, some: Numbers, others: Numbers) -> Array:
         """The indices of pairs: [pairs]."""
+        self._pause_point()
         pairs = zip(some.tolist(), others.tolist(), strict=True)
         return np.array([jaccard(self._words(of, one), self._words(of, other)) for one, other in pairs])
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -351,6 +352,17 @@ def _run_in(work: Any, file: Path, **config: Any) -> Outcome:
 
     made = curate.Config.model_validate({"data": [str(file)], "workers": 1, **config})
     return curate.run(made, Inputs({"data": [(str(file), open_dataset(file))]}), work)
+
+
+def test_a_stop_is_heard_while_texts_are_compared() -> None:
+    """Which may take long, where all rows are made of one template: before the next pairs are read."""
+
+    def stop() -> None:
+        raise Interrupted("stopped")
+
+    compare = curation.Comparison(None, [], stop)  # type: ignore[arg-type]
+    with pytest.raises(Interrupted):
+        compare("trace", np.array([0]), np.array([1]))
 
 
 def test_a_changed_file_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
