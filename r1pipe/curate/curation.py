@@ -135,7 +135,9 @@ def decide(job: Job, plan: ReadPlan, pieces: Sequence[Chunk], work: Work) -> tup
     sketches = {of: joined_sketches(plan, pieces, of, len(found)) for of in plan.sketched}
     joins = np.array([source.joins for source in plan.sources], np.int64)
     table = Table(found, joins, words, domains, sketches, work.seed)
-    _set_aside(table, np.array([source.input for source in plan.sources], np.int64))
+    inputs = np.array([source.input for source in plan.sources], np.int64)
+    found["problem"] = picking.problems(table, inputs)
+    _set_aside(table, inputs)
     compare = Comparison(table, plan.sources, work.pause_point)
     for number, step in enumerate(job.steps, start=1):
         work.pause_point()

@@ -15,6 +15,25 @@ Prefer = Literal["shortest", "diverse", "random", "first", "best"]
 Order = Literal["random", "shortest", "longest", "first"]
 
 
+# --- Problems
+
+
+def problems(table: Table, inputs: Numbers) -> Array:
+    """The problem of each row, by which rows are counted and capped together: [rows].
+
+    Two inputs may give one name to different problems, as those that count from 1 do. So the name stands for
+    one problem within an input, and in two inputs only where the first of its questions, by their hashes, is
+    the same. `inputs` says for each source of which input it is a part.
+    """
+    names, questions = table.rows["problem"], table.rows["question"]
+    within = scrambled(names) + inputs[table.rows["source"]].astype(np.uint64)
+    _, which = np.unique(within, return_inverse=True)
+    least: Array = np.full(len(names), np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(least, which, questions)
+    unnamed = names == questions  # called by the question already
+    return np.where(unnamed, names, scrambled(names) + least[which])
+
+
 # --- Duplicates
 
 

@@ -46,6 +46,23 @@ def everything(table: Table) -> Any:
     return np.arange(len(table.rows))
 
 
+def test_the_same_name_of_two_inputs() -> None:
+    """It is one problem where both ask the same, and within an input whatever is asked."""
+    rows = [
+        {"source": 0, "problem": 1, "question": 10},
+        {"source": 0, "problem": 1, "question": 11},  # in other words
+        {"source": 1, "problem": 1, "question": 20},  # another problem
+        {"source": 2, "problem": 1, "question": 10},  # the first one, sampled once more
+        {"source": 3, "problem": 1, "question": 20},  # of the same input as source 1
+        {"source": 0, "problem": 30, "question": 30},  # without a name
+        {"source": 1, "problem": 30, "question": 30},
+    ]
+    made = picking.problems(table(rows), np.array([0, 1, 2, 1])).tolist()
+    assert made[0] == made[1] == made[3]
+    assert made[2] == made[4] != made[0]
+    assert made[5:] == [30, 30]
+
+
 def test_exact_traces() -> None:
     """The same question and completion; the same completion of another question is none."""
     rows = [{"question": q, "trace": t} for q, t in ((1, 1), (1, 2), (1, 1), (2, 1), (2, 1), (1, 1))]

@@ -291,6 +291,18 @@ def test_rows_of_two_inputs_may_share_ids(tmp_path: Path) -> None:
     assert kept(outcome)[1] == {**row(1, completion=row(2)["completion"]), "id": names[1]}
 
 
+def test_problems_of_two_inputs_may_share_names(tmp_path: Path) -> None:
+    """`cap` and pass rates keep them apart, where they ask different things."""
+    one = write(tmp_path / "a.jsonl", [row(number, problem_id=str(number)) for number in range(4)])
+    others = [row(number + 4, problem_id=str(number), verdict="fail", reason="no") for number in range(4)]
+    two = write(tmp_path / "b.jsonl", others)
+    again = write(tmp_path / "c.jsonl", [row(0, id="again", problem_id="0")])
+    outcome, _ = run(tmp_path / "run", one, two, again, steps=[{"name": "cap", "count": 1}])
+    assert [each["id"] for each in kept(outcome)] == [f"p{number}#0" for number in range(8)]
+    outcome, _ = run(tmp_path / "hard", one, two, again, steps=[{"name": "pass-rate", "at_least": 0.5}])
+    assert outcome.metrics["kept"] == 5
+
+
 # --- Stops, changes, full disks
 
 
