@@ -35,10 +35,17 @@ def correct(undecided: bool, unjudged: bool) -> Look:
         if trace.verdict is None:
             return None if unjudged else Fault("no verdict")
         if trace.verdict is Mark.UNDECIDED:
-            return None if undecided else Fault(f"undecided: {trace.reason}".rstrip(": "))
-        return Fault(f"wrong: {trace.reason}".rstrip(": "))
+            return None if undecided else _with_reason("undecided", trace)
+        return _with_reason("wrong", trace)
 
     return look
+
+
+_REASON: Final = 80  # characters of a reason that is counted; in others' rows it may be an essay
+
+
+def _with_reason(what: str, trace: Trace) -> Fault:
+    return Fault(f"{what}: {shortened(trace.reason, _REASON)}".rstrip(": "))
 
 
 def verify(rule: str, trust: bool) -> Look:

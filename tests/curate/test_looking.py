@@ -38,6 +38,11 @@ def thinks(text: str) -> str:
         ("correct", {}, None),
         ("correct", {"verdict": "fail", "reason": "no answer"}, Fault("wrong: no answer")),
         ("correct", {"verdict": "fail"}, Fault("wrong")),
+        (
+            "correct",
+            {"verdict": "fail", "reason": "a" * 60 + "b" * 200 + "c" * 30},
+            Fault(f"wrong: {'a' * 53} […] {'c' * 27}"),
+        ),
         ("correct", {"verdict": "undecided", "reason": "timed out"}, Fault("undecided: timed out")),
         ({"name": "correct", "undecided": True}, {"verdict": "undecided"}, None),
         ("correct", {"verdict": None}, Fault("no verdict")),
