@@ -150,7 +150,7 @@ def test_no_rows_are_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("\n")
     for form in ("messages", "openr1"):
         with pytest.raises(UsageError, match="holds no rows"):
-            export(tmp_path / "rows.jsonl", form, tmp_path / "out.jsonl")  # type: ignore[arg-type]
+            export(tmp_path / "rows.jsonl", form, tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
 
 
