@@ -9,6 +9,7 @@ stop costs the chunks that are being read and no more. Texts are not kept; a row
     chunk-00007.json         written last: of which bytes of which state of the file this is
 """
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -264,8 +265,10 @@ class ChunkFiles:
 
 
 def _save(path: Path, array: Array) -> None:
+    saved = io.BytesIO()  # into a file numpy writes by itself, and does not say that a disk is full
+    np.save(saved, array, allow_pickle=False)
     with jsonl.replacing(path) as file:
-        np.save(file, array, allow_pickle=False)
+        file.write(saved.getbuffer())
 
 
 def joined(plan: ReadPlan, chunks: Sequence[Chunk]) -> tuple[Array, Vocabulary, Vocabulary]:
@@ -293,5 +296,6 @@ def joined_sketches(plan: ReadPlan, chunks: Sequence[Chunk], of: str, count: int
     path = plan.folder / f"all.{of}.sketches"
     with jsonl.replacing(path) as file:
         for chunk in chunks:
-            np.load(ChunkFiles(plan.folder, chunk.number).sketches(of), allow_pickle=False).tofile(file)
+            sketches = np.load(ChunkFiles(plan.folder, chunk.number).sketches(of), allow_pickle=False)
+            file.write(sketches.tobytes())
     return np.memmap(path, SKETCH, "r", shape=(count,)) if count else np.empty(0, SKETCH)

@@ -22,6 +22,7 @@ from r1pipe.stage import Outcome
 from stages import curate
 from tests.curating import kept, ledger, row, run, write
 from tests.folders import manifest
+from tests.test_jsonl import file_size_limit
 from tests.tiny_model import Ear, workplace
 
 STEPS = ["truncated", "correct", "exact"]
@@ -431,6 +432,18 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
     outcome, _ = run(tmp_path / "run", file, steps=STEPS, shard_rows=10)
     fresh, _ = run(tmp_path / "fresh", file, steps=STEPS, shard_rows=10)
     assert published(outcome) == published(fresh)
+
+
+@pytest.mark.parametrize("chunk", [4_000, 1_000_000], ids=["all sketches", "those of a chunk"])
+def test_what_the_system_says_of_a_full_disk_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    """Also where numpy could write by itself, which says how many items it has written and not why."""
+    monkeypatch.setattr(curation, "CHUNK", chunk)
+    file = write(tmp_path / "a.jsonl", rows(40))
+    with file_size_limit(8_000), pytest.raises(RunFailed, match=os.strerror(errno.EFBIG)):
+        run(tmp_path / "run", file, steps=[*STEPS, "near"])
+    assert run(tmp_path / "run", file, steps=[*STEPS, "near"])[0].metrics["kept"]
 
 
 def test_nothing_kept_says_what_took_most(tmp_path: Path) -> None:
