@@ -153,7 +153,8 @@ DAMAGED = (OSError, EOFError, zlib.error)
 
 def unreadable(part: Path, error: BaseException) -> str:
     """What is said of a file whose reading raised one of `DAMAGED`."""
-    return f"The data file '{part}' cannot be read: {getattr(error, 'strerror', None) or error}."
+    said = str(getattr(error, "strerror", None) or error).rstrip(".")
+    return f"The data file '{part}' cannot be read: {said}. Check it, or copy it here again."
 
 
 def opened(part: Path) -> IO[bytes]:

@@ -1,7 +1,7 @@
 """A curation from files to shards: every line is read once, the steps decide, what is kept is copied."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
@@ -135,8 +135,10 @@ def decide(job: Job, plan: ReadPlan, pieces: Sequence[Chunk], work: Work) -> tup
     sketches = {of: joined_sketches(plan, pieces, of, len(found)) for of in plan.sketched}
     joins = np.array([source.joins for source in plan.sources], np.int64)
     table = Table(found, joins, words, domains, sketches, work.seed)
-    _set_aside(table, np.array([source.input for source in plan.sources], np.int64))
-    compare = Comparison(table, plan.sources)
+    inputs = np.array([source.input for source in plan.sources], np.int64)
+    found["problem"] = picking.problems(table, inputs)
+    _set_aside(table, inputs)
+    compare = Comparison(table, plan.sources, work.pause_point)
     for number, step in enumerate(job.steps, start=1):
         work.pause_point()
         if isinstance(step, Alone):
@@ -176,16 +178,21 @@ def _set_aside(table: Table, inputs: Numbers) -> None:
 
 
 class Comparison:
-    """The exact Jaccard indices of pairs of rows, from their texts."""
+    """The exact Jaccard indices of pairs of rows, from their texts.
 
-    def __init__(self, table: Table, sources: Sequence[Source]) -> None:
+    Of texts that are much alike there may be many pairs, so that a stop is heard between two calls.
+    """
+
+    def __init__(self, table: Table, sources: Sequence[Source], pause_point: Callable[[], None]) -> None:
         self._table = table
+        self._pause_point = pause_point
         self._sources = sources
         self._lines = Lines(sources)
         self._words = lru_cache(maxsize=64)(self._read)
 
     def __call__(self, of: Of, some: Numbers, others: Numbers) -> Array:
         """The indices of pairs: [pairs]."""
+        self._pause_point()
         pairs = zip(some.tolist(), others.tolist(), strict=True)
         return np.array([jaccard(self._words(of, one), self._words(of, other)) for one, other in pairs])
 
@@ -197,12 +204,17 @@ class Comparison:
 
 
 def _nothing_kept(told: Sequence[StepCounts]) -> str:
+    if not told[0].seen:
+        return "No row is kept: there is none in what was given. One JSON object per line is expected."
     lines = [f"  {step.name}: {step.seen - step.kept:,} of {step.seen:,} ({reasons(step)})" for step in told]
     return "\n".join(
         [
             "No row is kept. What left with each step:",
             *(line for line, step in zip(lines, told, strict=True) if step.seen > step.kept),
-            "Loosen the step that took most, or name the rows' `columns` if they are called otherwise.",
+            "Loosen the step that took most, or name the rows' `columns` if they are called otherwise."
+            if told[0].kept
+            else "Lines of this form cannot be read: give UTF-8 with one JSON object per line, and name the "
+            "rows' `columns` if they are called otherwise.",
         ]
     )
 

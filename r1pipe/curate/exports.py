@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from r1pipe import jsonl
+from r1pipe.curate.mapping import read_turns
 from r1pipe.errors import UsageError
 from r1pipe.prompting import OPEN_THINK, opens_thinking
 
@@ -35,7 +36,7 @@ def export(dataset: Path, form: Form, out: Path, *, rejects: bool = False, valid
     holds one row, and the places of all for `openr1`.
 
     Raises:
-        UsageError: nothing is there, or a row lacks a column that the form needs.
+        UsageError: nothing is there, or a row lacks what the form needs.
         RunFailed: the file cannot be written.
     """
     files = _validation(dataset) if validation else jsonl.parts(dataset)
@@ -44,9 +45,13 @@ def export(dataset: Path, form: Form, out: Path, *, rejects: bool = False, valid
             raise UsageError(f"'{dataset}' has no {REJECTS}: leave out --with-rejects.")
         files.append(dataset / REJECTS)
     if form == "openr1":
-        return jsonl.write_rows(out, map(_problem, _by_problem(files)))
-    rows = (row for file in files for row in _checked(file, form))
-    return jsonl.write_rows(out, map(_FORMS[form], rows))
+        made = map(_problem, _by_problem(files))
+    else:
+        made = map(_FORMS[form], (row for file in files for row in _checked(file, form)))
+    if not (written := jsonl.write_rows(out, made)):
+        out.unlink()
+        raise UsageError(f"'{dataset}' holds no rows, so that nothing is written. Check the path.")
+    return written
 
 
 def _validation(dataset: Path) -> list[Path]:
@@ -68,14 +73,21 @@ def _messages(row: Row) -> Row:
     return {"messages": _turns(row)}
 
 
+_SHAREGPT: Final = {"user": "human", "assistant": "gpt"}
+"""What its roles are called there, which is what LLaMA-Factory looks for; others keep their names."""
+
+
 def _sharegpt(row: Row) -> Row:
-    return {"conversations": [{"from": turn["role"], "value": turn["content"]} for turn in _turns(row)]}
+    turns = ((_SHAREGPT.get(turn["role"], turn["role"]), turn["content"]) for turn in _turns(row))
+    return {"conversations": [{"from": role, "value": content} for role, content in turns]}
 
 
 def _turns(row: Row) -> list[dict[str, str]]:
     """The conversation; a row that is one has it already."""
     if row.get("messages"):
-        return list(row["messages"])
+        turns = read_turns(row["messages"], "messages")
+        assert not isinstance(turns, str), turns  # `_checked` lets no such row through
+        return turns
     return [
         {"role": "user", "content": _question(row)},
         {"role": "assistant", "content": generation(row)},
@@ -87,7 +99,7 @@ def _question(row: Row) -> str:
     if row.get("question"):
         return str(row["question"])
     if row.get("messages"):
-        return "\n\n".join(turn["content"] for turn in row["messages"] if turn["role"] == "user")
+        return "\n\n".join(turn["content"] for turn in _turns(row) if turn["role"] == "user")
     return str(row["prompt"])
 
 
@@ -101,7 +113,7 @@ _FORMS: Final[dict[str, Callable[[Row], Row]]] = {
 def generation(row: Row) -> str:
     """All that the assistant said, the `<think>` that its prompt had opened included."""
     if row.get("messages"):
-        return str(row["messages"][-1]["content"])
+        return _turns(row)[-1]["content"]
     text = str(row["completion"])
     if not row.get("opened", opens_thinking(str(row.get("prompt", "")))):
         return text.lstrip(" ")  # which only kept it apart from its prompt
@@ -114,7 +126,7 @@ def generation(row: Row) -> str:
 def _problem(rows: Sequence[Row]) -> Row:
     """The row of a problem, as OpenR1-Math-220k has it; `correctness` is null where nobody decided."""
     first = rows[0]
-    right = [{"pass": True, "fail": False}.get(row.get("verdict", "")) for row in rows]
+    right = [_RIGHT.get(str(row.get("verdict"))) for row in rows]
     best = next((row for row, passed in zip(rows, right, strict=True) if passed), None)
     gold, ends = first["gold"], [_finish_reason(row) for row in rows]
     return {
@@ -129,6 +141,9 @@ def _problem(rows: Sequence[Row]) -> Row:
         "correctness_count": sum(map(bool, right)),
         "messages": [] if best is None else _turns(best),
     }
+
+
+_RIGHT: Final = {"pass": True, "fail": False}
 
 
 def _problem_of(row: Row) -> str:
@@ -160,7 +175,12 @@ def _by_problem(files: Sequence[Path]) -> Iterator[list[Row]]:
 
         for found in places.values():
             rows = [read(*place) for place in found]
-            yield sorted(rows, key=lambda row: int(row.get("sample", 0)))
+            yield sorted(rows, key=_sample)
+
+
+def _sample(row: Row) -> int:
+    told = row.get("sample")
+    return told if isinstance(told, int) else 0
 
 
 def _placed(file: Path) -> Iterator[tuple[int, Row]]:
@@ -187,6 +207,8 @@ def _checked(file: Path, form: Form) -> Iterator[Row]:
                 f"{file}:{line}: no {' and no '.join(map(repr, lacking))}, which {form} needs; the row has: "
                 f"{has}. Export a dataset of `sample`, whose columns `r1pipe schema` tells, or of `curate`."
             )
+        if (wrong := _wrong(row, form)) is not None:
+            raise UsageError(f"{file}:{line}: {wrong}. Correct or remove this line, or let `curate` do it.")
         yield row
 
 
@@ -194,6 +216,16 @@ def _needed(row: Row, form: Form) -> tuple[str, ...]:
     """The columns that a row must have. A conversation of others tells question and completion itself."""
     if form == "prompt-completion":
         return "prompt", "completion"
-    question = "question" if "question" in row else "prompt"
+    question = "question" if row.get("question") else "prompt"
     said = () if row.get("messages") else (question, "completion")
     return (*said, "gold") if form == "openr1" else said
+
+
+def _wrong(row: Row, form: Form) -> str | None:
+    """What is wrong with the words of a row that has all columns."""
+    if form != "prompt-completion" and row.get("messages"):
+        turns = read_turns(row["messages"], "messages")
+        return turns if isinstance(turns, str) else None
+    texts = [column for column in _needed(row, form) if column != "gold"]
+    no_text = [column for column in texts if not isinstance(row[column], str)]
+    return f"no text in {' and '.join(map(repr, no_text))}" if no_text else None

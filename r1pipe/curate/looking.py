@@ -12,6 +12,7 @@ import numpy.typing as npt
 from r1pipe.curate.contamination import ContaminationIndex, Hit, read_benchmark
 from r1pipe.curate.finding import Fault, Finding, Look
 from r1pipe.curate.mapping import Trace, read_question
+from r1pipe.curate.sources import labelled
 from r1pipe.curate.words import read, repeated
 from r1pipe.measure.identify import WORDS
 from r1pipe.measure.language import Language, consistency, in_tiny_world
@@ -35,10 +36,17 @@ def correct(undecided: bool, unjudged: bool) -> Look:
         if trace.verdict is None:
             return None if unjudged else Fault("no verdict")
         if trace.verdict is Mark.UNDECIDED:
-            return None if undecided else Fault(f"undecided: {trace.reason}".rstrip(": "))
-        return Fault(f"wrong: {trace.reason}".rstrip(": "))
+            return None if undecided else _with_reason("undecided", trace)
+        return _with_reason("wrong", trace)
 
     return look
+
+
+_REASON: Final = 80  # characters of a reason that is counted; in others' rows it may be an essay
+
+
+def _with_reason(what: str, trace: Trace) -> Fault:
+    return Fault(f"{what}: {shortened(trace.reason, _REASON)}".rstrip(": "))
 
 
 def verify(rule: str, trust: bool) -> Look:
@@ -195,8 +203,26 @@ def index_of(
     files: Sequence[Path], columns: Sequence[str], allow: Sequence[str], containment: float, template: int
 ) -> ContaminationIndex:
     """Read benchmarks; `UsageError` where one cannot be read."""
-    items = [item for file in files for item in read_benchmark(file, columns=columns)]
+    named = zip(files, benchmark_names(files), strict=True)
+    items = [item for file, name in named for item in read_benchmark(file, name, columns)]
     return ContaminationIndex(items, allow, containment, template)
+
+
+def benchmark_names(files: Sequence[Path]) -> list[str]:
+    """What benchmarks are called: their files without the ending, with as much of the path as tells them
+    apart; a stage's result by its stage.
+
+    >>> benchmark_names([Path("gsm8k/test.jsonl"), Path("math/test.jsonl.gz"), Path("r/asked/v001-1f3a9c2e")])
+    ['gsm8k/test', 'math/test', 'asked']
+    """
+    shown = [file.parent if _VERSION.fullmatch(file.name) else file for file in files]
+    bare = [file.with_name(_ENDING.sub("", file.name)) for file in shown]
+    names = labelled(bare)
+    return names if len(set(names)) == len(set(files)) else labelled(files)
+
+
+_ENDING: Final = re.compile(r"\.jsonl?(\.gz|\.zst)?$")
+_VERSION: Final = re.compile(r"v\d{3,}-[0-9a-f]{8}")  # the folder of one version of a stage's result
 
 
 SAMPLES: Final = 256

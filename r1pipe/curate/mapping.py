@@ -174,9 +174,11 @@ def read_trace(row: Row, columns: Columns) -> Trace | str:
     tokens, told_domain = _at(row, columns.tokens), _at(row, columns.domain)
     told_id, problem = (_name(_at(row, column)) for column in (columns.id, columns.problem))
     counted = isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0
-    verdict = _mark(_at(row, columns.verdict))
+    told_verdict = _at(row, columns.verdict)
+    verdict = _mark(told_verdict)
+    as_it_is = as_it_is and (told_verdict is None or str(told_verdict) in _WORDS)
     if verdict is _UNREADABLE:
-        return f"no verdict: {_at(row, columns.verdict)!r:.60} in {columns.verdict!r}"
+        return f"no verdict: {told_verdict!r:.60} in {columns.verdict!r}"
     asked = row.get("reasoning")
     return Trace(
         row=row,
@@ -249,13 +251,21 @@ _ROLES: Final = {
 """What ShareGPT calls them, and the usual names."""
 
 
-def _conversation(messages: Any, column: str) -> _Said | str:
+def read_turns(messages: Any, column: str) -> list[dict[str, str]] | str:
+    """The turns of a conversation as {role, content}, or in a few words why it is none."""
     read = [_message(each) for each in messages] if isinstance(messages, list) else []
     told = [each for each in read if each is not None]
     if len(told) < 2 or len(told) < len(read):
         return f"{column!r} is not a list of {{role, content}} with a question and an answer"
     if told[-1]["role"] != "assistant":
         return f"{column!r} does not end in an assistant's answer"
+    return told
+
+
+def _conversation(messages: Any, column: str) -> _Said | str:
+    told = read_turns(messages, column)
+    if isinstance(told, str):
+        return told
     question = "\n\n".join(each["content"] for each in told[:-1] if each["role"] == "user")
     usual = column == "messages" and told == messages
     return question, question, told[-1]["content"], told, usual
@@ -285,6 +295,8 @@ def _at(row: Row, column: str) -> Any:
     return value
 
 
+_WORDS: Final = frozenset(mark.value for mark in Mark)
+"""The verdicts that are published as they are; others' are written in these words."""
 _UNREADABLE: Final = object()
 _MARKS: Final[dict[Any, Mark]] = {
     **{mark.value: mark for mark in Mark},

@@ -9,10 +9,29 @@ from typing import Final, Literal
 import numpy as np
 
 from r1pipe.curate.near import clusters, estimates, kept
-from r1pipe.curate.table import VERDICTS, Array, Compare, Loss, Numbers, Of, Table, scrambled
+from r1pipe.curate.table import READING, VERDICTS, Array, Compare, Loss, Numbers, Of, Table, scrambled
 
 Prefer = Literal["shortest", "diverse", "random", "first", "best"]
 Order = Literal["random", "shortest", "longest", "first"]
+
+
+# --- Problems
+
+
+def problems(table: Table, inputs: Numbers) -> Array:
+    """The problem of each row, by which rows are counted and capped together: [rows].
+
+    Two inputs may give one name to different problems, as those that count from 1 do. So the name stands for
+    one problem within an input, and in two inputs only where the first of its questions, by their hashes, is
+    the same. `inputs` says for each source of which input it is a part.
+    """
+    names, questions = table.rows["problem"], table.rows["question"]
+    within = scrambled(names) + inputs[table.rows["source"]].astype(np.uint64)
+    _, which = np.unique(within, return_inverse=True)
+    least: Array = np.full(len(names), np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(least, which, questions)
+    unnamed = names == questions  # called by the question already
+    return np.where(unnamed, names, scrambled(names) + least[which])
 
 
 # --- Duplicates
@@ -91,10 +110,10 @@ def pass_rates(table: Table) -> Array:
     """The share of its problem's completions that are right, for each row; NaN where nobody knows: [rows].
 
     A row's own column comes first. Else all rows that were read are counted, those too that steps have taken:
-    after `correct` every rate would be 1.
+    after `correct` every rate would be 1. What the reading set aside, such as a row that comes twice, is not.
     """
     own = table.rows["pass_rate"]
-    verdicts = table.rows["verdict"]
+    verdicts = np.where(table.left == READING, VERDICTS[None], table.rows["verdict"])
     decided = (verdicts == VERDICTS["pass"]) | (verdicts == VERDICTS["fail"])
     _, which = np.unique(table.rows["problem"], return_inverse=True)
     counts = np.bincount(which, weights=decided)

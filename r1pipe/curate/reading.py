@@ -9,6 +9,7 @@ stop costs the chunks that are being read and no more. Texts are not kept; a row
     chunk-00007.json         written last: of which bytes of which state of the file this is
 """
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,7 +177,18 @@ _NO_TRACE: Final = (0, 0, 0, 0, 0, False, False, 0, VERDICTS[None], np.nan, np.n
 
 def _trace(line: bytes, offset: int, source: Source) -> Trace | str:
     row = jsonl.parse_row(line.removeprefix(BOM) if offset == 0 else line)
-    return row if isinstance(row, str) else read_trace(row, source.columns)
+    if isinstance(row, str):
+        return row if _is_text(line) else f"not UTF-8 ({row})"
+    return read_trace(row, source.columns)
+
+
+def _is_text(line: bytes) -> bool:
+    """Whether it is UTF-8, and not half of the bytes of UTF-16, which have a zero beside each letter."""
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in line
 
 
 def _hashes(name: str, trace: Trace, *, whole: bool) -> tuple[int, int, int, int]:
@@ -253,8 +265,10 @@ class ChunkFiles:
 
 
 def _save(path: Path, array: Array) -> None:
+    saved = io.BytesIO()  # into a file numpy writes by itself, and does not say that a disk is full
+    np.save(saved, array, allow_pickle=False)
     with jsonl.replacing(path) as file:
-        np.save(file, array, allow_pickle=False)
+        file.write(saved.getbuffer())
 
 
 def joined(plan: ReadPlan, chunks: Sequence[Chunk]) -> tuple[Array, Vocabulary, Vocabulary]:
@@ -282,5 +296,6 @@ def joined_sketches(plan: ReadPlan, chunks: Sequence[Chunk], of: str, count: int
     path = plan.folder / f"all.{of}.sketches"
     with jsonl.replacing(path) as file:
         for chunk in chunks:
-            np.load(ChunkFiles(plan.folder, chunk.number).sketches(of), allow_pickle=False).tofile(file)
+            sketches = np.load(ChunkFiles(plan.folder, chunk.number).sketches(of), allow_pickle=False)
+            file.write(sketches.tobytes())
     return np.memmap(path, SKETCH, "r", shape=(count,)) if count else np.empty(0, SKETCH)

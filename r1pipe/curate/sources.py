@@ -53,12 +53,23 @@ class Chunk:
 
 
 def sources(inputs: Sequence[tuple[Path, Columns, int]]) -> list[Source]:
-    """The files of all inputs, each given as (path, columns, the step with which it comes in)."""
+    """The files of all inputs, each given as (path, columns, the step with which it comes in).
+
+    Raises `UsageError` for a file that is given twice.
+    """
     given = [
         (part, number, columns, joins)
         for number, (path, columns, joins) in enumerate(inputs)
         for part in jsonl.parts(path)
     ]
+    seen: set[Path] = set()
+    for part, *_ in given:
+        if part.resolve() in seen:
+            raise UsageError(
+                f"'{part}' is given twice, so that each of its rows would come in twice. Name it once, in "
+                "`data` or in the `data` of a step `mix`."
+            )
+        seen.add(part.resolve())
     labels = labelled([part for part, *_ in given])
     return [
         Source(part, part, label, number, columns, joins)
@@ -95,15 +106,22 @@ def unpacked(source: Source, folder: Path, working: Callable[[], None]) -> Sourc
     note = target.with_suffix(".json")
     if not (target.exists() and note.exists() and jsonl.loads(note.read_bytes()) == source.stat):
         stat = source.stat
-        try:
-            with jsonl.opened(source.given) as file, jsonl.replacing(target) as unpacking:
-                while block := file.read(1 << 20):
-                    working()
-                    unpacking.write(block)
-        except jsonl.DAMAGED as error:
-            raise UsageError(jsonl.unreadable(source.given, error)) from error
+        with jsonl.replacing(target) as unpacking:
+            for block in _blocks(source.given):
+                working()
+                unpacking.write(block)
         jsonl.write_json(note, stat)
     return Source(source.given, target, source.label, source.input, source.columns, source.joins)
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """What a compressed file holds; `UsageError` where it cannot be read, which is no matter of writing."""
+    try:
+        with jsonl.opened(path) as file:
+            while block := file.read(1 << 20):
+                yield block
+    except jsonl.DAMAGED as error:
+        raise UsageError(jsonl.unreadable(path, error)) from error
 
 
 def chunks(files: Sequence[Source], size: int) -> list[Chunk]:
@@ -144,10 +162,3 @@ def _skip_line(file: IO[bytes]) -> int:
         if piece.endswith(b"\n"):
             break
     return skipped
-
-
-def copy_line(path: Path, offset: int, length: int) -> bytes:
-    """The bytes of one line."""
-    with open(path, "rb") as file:
-        file.seek(offset)
-        return file.read(length)

@@ -140,8 +140,8 @@ def _required(rates: Rates) -> tuple[float, float]:
             written = getattr(rates, name)
             raise UsageError(f"--{name} is {written:g}, and has to be a share that leaves something.")
     for name in ("tokens", "tokens_per_second"):
-        if (value := getattr(rates, name)) is not None and not value > 0:
-            raise UsageError(f"--{name.replace('_', '-')} is {value:g}, and has to be more than 0.")
+        if (value := getattr(rates, name)) is not None and not 0 < value < math.inf:
+            raise UsageError(f"--{name.replace('_', '-')} is {value:g}, and has to be a number above 0.")
     return rates.acceptance, rates.tokens
 
 

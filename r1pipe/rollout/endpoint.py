@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, TypeVar
 import httpx2
 
 from r1pipe.errors import RunFailed, UsageError
-from r1pipe.rollout.specs import RemoteSpec
+from r1pipe.rollout.specs import RemoteSpec, TeacherSpec
 
 T = TypeVar("T")
 
@@ -61,7 +61,8 @@ class Endpoint:
         self.address = str(spec.url).rstrip("/").removesuffix("/v1")
         self._spec = spec
         self._way = f" {way}" if way else ""
-        self._key = _key(spec.api_key_env)
+        self._of = "teacher" if isinstance(spec, TeacherSpec) else "engine"  # where a recipe has its fields
+        self._key = _key(spec.api_key_env, self._of)
 
     def client(self) -> httpx2.AsyncClient:
         """A client for one event loop."""
@@ -145,13 +146,14 @@ class Endpoint:
         said = f"The server at {self.address} was asked for {asked} {tried}; it last said: {failure}"
         if failure.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             held = self._spec.api_key_env
-            way = f"Look at the key in {held}." if held else "Set engine.api_key_env to the key's variable."
+            way = f"Look at the key in {held}." if held else f"Set {self._of}.api_key_env to its variable."
             return UsageError(f"{said}. {way}")
         if not failure.passing:
             return RunFailed(f"{said}. It refuses the request itself; see its log.{self._way}")
         return RunFailed(
-            f"{said}. See whether it runs and what its log says; engine.timeout is {self._spec.timeout:g} s, "
-            f"engine.retries {self._spec.retries}. Run the same command to go on.{self._way}"
+            f"{said}. See whether it runs and what its log says; {self._of}.timeout is "
+            f"{self._spec.timeout:g} s, {self._of}.retries {self._spec.retries}. Run the same command to go "
+            f"on.{self._way}"
         )
 
 
@@ -172,15 +174,13 @@ def _retry_after(answer: httpx2.Response) -> float:
     return min(float(text), 2 * _LONGEST_WAIT) if text.isdecimal() else 0.0
 
 
-def _key(variable: str | None) -> str | None:
-    """The key in an environment variable. Raises `UsageError`, which does not tell it."""
+def _key(variable: str | None, of: str) -> str | None:
+    """The key in an environment variable, as `of` names it. Raises `UsageError`, which does not tell it."""
     if variable is None:
         return None
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise UsageError(
-            f"engine.api_key_env names {variable}, which is not set. Put the server's key in it."
-        )
+        raise UsageError(f"{of}.api_key_env names {variable}, which is not set. Put the server's key in it.")
     if not key.isascii() or not key.isprintable():
         raise UsageError(f"The key in {variable} has a character that no key has. Set the variable anew.")
     return key

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _THINKING: Final = ("reasoning_content", "reasoning")
 """Where a message has its thinking, if it is not in its text."""
+_CUT_OFF: Final = ("length", "content_filter")
+"""The reasons of OpenAI's protocol why a text is not whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Said:
     """None where it came without one, or with one in the text."""
     text: str
     truncated: bool
+    """Whether it was cut off, by the token limit or by the server's filter."""
     tokens: int | None
     """Generated, as the server counts them; None where it does not tell."""
     prompt_tokens: int | None
@@ -158,7 +161,7 @@ def read_answer(answer: Any) -> Said:
     return Said(
         thinking or None,
         text or "",
-        choice["finish_reason"] == "length",
+        choice["finish_reason"] in _CUT_OFF,
         _tokens(usage, "completion_tokens"),
         _tokens(usage, "prompt_tokens"),
     )

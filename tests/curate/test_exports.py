@@ -61,7 +61,7 @@ def test_messages(dataset: Path, tmp_path: Path, load: Load) -> None:
 def test_sharegpt(dataset: Path, tmp_path: Path, load: Load) -> None:
     """The same under other names."""
     export(dataset, "sharegpt", tmp_path / "out.jsonl")
-    turns = [{"from": "user", "value": "5 * 6?"}, {"from": "assistant", "value": f"<think>\n{RIGHT}"}]
+    turns = [{"from": "human", "value": "5 * 6?"}, {"from": "gpt", "value": f"<think>\n{RIGHT}"}]
     assert load(tmp_path / "out.jsonl") == [{"conversations": turns}] * 2
 
 
@@ -109,6 +109,49 @@ def test_rows_of_another_shape_are_refused_by_place(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"rows.jsonl:2: no 'gold', which openr1 needs"):
         export(tmp_path / "rows.jsonl", "openr1", tmp_path / "out.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("found", "form", "said"),
+    [
+        ({"messages": "hello"}, "messages", "'messages' is not a list of"),
+        ({"messages": [{"role": "user", "content": "a"}] * 2}, "sharegpt", "does not end in an assistant's"),
+        ({"question": None, "prompt": 3}, "openr1", "no text in 'prompt'"),
+        ({"completion": None}, "prompt-completion", "no text in 'completion'"),
+    ],
+)
+def test_words_of_another_type_are_refused(
+    tmp_path: Path, found: dict[str, Any], form: Any, said: str
+) -> None:
+    """By their place; no `null` becomes a text, and no text a list of letters."""
+    jsonl.write_rows(tmp_path / "rows.jsonl", [{**trace(), **found}])
+    with pytest.raises(UsageError, match=rf"rows.jsonl:1: .*{said}"):
+        export(tmp_path / "rows.jsonl", form, tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_conversations_of_others(tmp_path: Path) -> None:
+    """Turns by either names; a sample or a verdict that is none is passed over."""
+    talk = [{"from": "human", "value": "1 + 1?"}, {"from": "gpt", "value": "2"}]
+    jsonl.write_rows(tmp_path / "rows.jsonl", [{**trace(), "messages": talk, "sample": "a", "verdict": []}])
+    for form, read in (
+        ("messages", lambda row: row["messages"][1]),
+        ("sharegpt", lambda row: row["conversations"] == talk),
+        ("openr1", lambda row: (row["problem"], row["generations"], row["correctness"])),
+    ):
+        export(tmp_path / "rows.jsonl", form, tmp_path / f"{form}.jsonl")  # type: ignore[arg-type]
+        (made,) = jsonl.iter_rows(tmp_path / f"{form}.jsonl")
+        expected = {"messages": {"role": "assistant", "content": "2"}, "sharegpt": True}
+        assert read(made) == expected.get(form, ("5 * 6?", ["2"], [None]))
+
+
+def test_no_rows_are_refused(tmp_path: Path) -> None:
+    """And no empty file is left."""
+    (tmp_path / "rows.jsonl").write_text("\n")
+    for form in ("messages", "openr1"):
+        with pytest.raises(UsageError, match="holds no rows"):
+            export(tmp_path / "rows.jsonl", form, tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_torn_lines_and_missing_files_are_told(dataset: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from r1pipe.curate.finding import Fault
+from r1pipe.curate.looking import benchmark_names
 from r1pipe.curate.mapping import Columns, Trace, read_trace
 from r1pipe.errors import UsageError
 from r1pipe.verify.verdict import Mark, Verdict
@@ -38,6 +39,11 @@ def thinks(text: str) -> str:
         ("correct", {}, None),
         ("correct", {"verdict": "fail", "reason": "no answer"}, Fault("wrong: no answer")),
         ("correct", {"verdict": "fail"}, Fault("wrong")),
+        (
+            "correct",
+            {"verdict": "fail", "reason": "a" * 60 + "b" * 200 + "c" * 30},
+            Fault(f"wrong: {'a' * 53} […] {'c' * 27}"),
+        ),
         ("correct", {"verdict": "undecided", "reason": "timed out"}, Fault("undecided: timed out")),
         ({"name": "correct", "undecided": True}, {"verdict": "undecided"}, None),
         ("correct", {"verdict": None}, Fault("no verdict")),
@@ -188,6 +194,23 @@ def test_contamination(tmp_path: Path) -> None:
         found({**step, "completions": True}, (bench,), completion=thinks(ITEM)).reason == "13-gram of bench"
     )
     assert found({**step, "allow": [ITEM]}, (bench,), question=f"Read this: {ITEM}. How far is that?") is None
+
+
+def test_benchmarks_with_files_of_one_name(tmp_path: Path) -> None:
+    """Each counts by itself, and a stage's result by its stage; versions of one stage are told apart."""
+    files = []
+    for number, name in enumerate(("gsm8k", "math")):
+        (tmp_path / name).mkdir()
+        question = f"What is {number} and {number + 1} together?"
+        files.append(write(tmp_path / name / "test.jsonl", [{"problem": question}]))
+    step = {"name": "decontaminate", "benchmarks": [str(file) for file in files]}
+    assert found(step, tuple(files)).reason == "exact of math/test"
+    assert benchmark_names([Path("a/math500.jsonl"), Path("run/artifacts/asked/v001-1f3a9c2e")]) == [
+        "math500",
+        "asked",
+    ]
+    versions = [Path(f"run/artifacts/asked/v00{number}-1f3a9c2e") for number in (1, 2)]
+    assert benchmark_names(versions) == ["v001-1f3a9c2e", "v002-1f3a9c2e"]
 
 
 def test_a_benchmark_with_other_columns(tmp_path: Path) -> None:

@@ -139,6 +139,15 @@ def test_verdicts(column: str, value: Any, mark: Mark | None) -> None:
     assert trace(found, verdict=column).verdict is mark
 
 
+@pytest.mark.parametrize(("value", "published"), [(True, "pass"), (0, "fail"), ("correct", "pass")])
+def test_a_verdict_in_other_words_is_published_in_ours(value: Any, published: str) -> None:
+    """A column of one type, which an export reads; a verdict in our words leaves the row as it is."""
+    found = trace(row(1, verdict=value))
+    assert not found.as_it_is
+    assert found.publishable("p1#0") == row(1, verdict=published)
+    assert trace(row(1, verdict="unjudged")).as_it_is
+
+
 @pytest.mark.parametrize(
     ("value", "rate"),
     [

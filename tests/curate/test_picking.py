@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from r1pipe.curate import picking
 from r1pipe.curate.near import sketch
 from r1pipe.curate.picking import Balance
-from r1pipe.curate.table import ROW, STAYS, VERDICTS, Loss, Table, Vocabulary
+from r1pipe.curate.table import READING, ROW, STAYS, VERDICTS, Loss, Table, Vocabulary
 from r1pipe.curate.words import read
 
 
@@ -44,6 +44,23 @@ def left(table: Table, losses: list[Loss]) -> list[int]:
 
 def everything(table: Table) -> Any:
     return np.arange(len(table.rows))
+
+
+def test_the_same_name_of_two_inputs() -> None:
+    """It is one problem where both ask the same, and within an input whatever is asked."""
+    rows = [
+        {"source": 0, "problem": 1, "question": 10},
+        {"source": 0, "problem": 1, "question": 11},  # in other words
+        {"source": 1, "problem": 1, "question": 20},  # another problem
+        {"source": 2, "problem": 1, "question": 10},  # the first one, sampled once more
+        {"source": 3, "problem": 1, "question": 20},  # of the same input as source 1
+        {"source": 0, "problem": 30, "question": 30},  # without a name
+        {"source": 1, "problem": 30, "question": 30},
+    ]
+    made = picking.problems(table(rows), np.array([0, 1, 2, 1])).tolist()
+    assert made[0] == made[1] == made[3]
+    assert made[2] == made[4] != made[0]
+    assert made[5:] == [30, 30]
 
 
 def test_exact_traces() -> None:
@@ -107,6 +124,13 @@ def test_pass_rates() -> None:
     hard, easy = picking.by_pass_rate(made, made.present(5), 0.3, 0.6)
     assert (hard.reason, hard.rows.tolist()) == ("too hard", [6])
     assert (easy.reason, easy.rows.tolist()) == ("too easy", [0, 2, 3, 4])
+
+
+def test_a_row_that_comes_twice_counts_once_in_a_pass_rate() -> None:
+    """The reading has set the second one aside."""
+    made = table([{"problem": 1, "verdict": verdict} for verdict in ("pass", "fail", "pass")])
+    made.left[2] = READING
+    assert picking.pass_rates(made)[0] == 0.5
 
 
 @pytest.mark.parametrize(("prefer", "kept"), [("shortest", [1, 3, 4]), ("first", [0, 1, 4])])

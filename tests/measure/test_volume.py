@@ -80,6 +80,7 @@ def test_it_is_enough_and_no_more(
         (Rates(0.5, 10.0, truncated=1.0), {}, "--truncated is 1"),
         (Rates(0.5, 10.0, loss=-0.1), {}, "--loss is -0.1"),
         (Rates(0.5, -1.0), {}, "--tokens is -1"),
+        (Rates(0.5, float("inf")), {}, "--tokens is inf"),
         (Rates(0.5, 10.0, tokens_per_second=0.0), {}, "--tokens-per-second is 0"),
         (Rates(0.5, 10.0), {"samples": 2, "prompts": 5}, "Either --samples or --prompts"),
         (Rates(0.5, 10.0), {"gpu_hour": 2.0}, "needs --tokens-per-second"),

@@ -411,7 +411,7 @@ def test_the_key_is_sent_and_never_told(
         engine.generate([[5]], Sampling(2), seeds=[0])
     assert "401 no such key: ***. Look at the key in R1_KEY." in str(caught.value)
     assert "sk-secret" not in str(caught.value) + repr(engine.spec)
-    with pytest.raises(UsageError, match=r"Set engine\.api_key_env to the key's variable"):
+    with pytest.raises(UsageError, match=r"Set engine\.api_key_env to its variable"):
         open_engine()
     assert server.keys[-1] is None
 

@@ -175,7 +175,7 @@ def test_a_teacher_that_says_nothing_has_a_deadline(tiny: Path, tmp_path: Path) 
         return right(body)
 
     with teaching(waits) as server:
-        with pytest.raises(RunFailed, match=r"2 times in .*no whole answer in 0\.05 s.*engine\.timeout"):
+        with pytest.raises(RunFailed, match=r"2 times in .*no whole answer in 0\.05 s.*teacher\.timeout"):
             run(tiny, tmp_path / "one", server, teacher={"timeout": 0.05, "retries": 1})
         go_on.set()
 
@@ -215,7 +215,7 @@ def test_the_thinking_from_wherever_it_stands(message: Message, finish: str, ope
     """Apart or in the text, whole or cut off, for prompts that open it and for those that do not."""
     said = read_answer(reply(message, finish, {"completion_tokens": 3, "prompt_tokens": "four"})[1])
     assert said.completion(opened) == text
-    assert (said.truncated, said.tokens, said.prompt_tokens) == (finish == "length", 3, None)
+    assert (said.truncated, said.tokens, said.prompt_tokens) == (finish != "stop", 3, None)
 
 
 def test_two_answers_are_no_answer() -> None:

@@ -1,11 +1,13 @@
 """The curate stage: what is published, that it is usable, and what stops and changed files do to it."""
 
 import errno
+import gzip
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -20,6 +22,7 @@ from r1pipe.stage import Outcome
 from stages import curate
 from tests.curating import kept, ledger, row, run, write
 from tests.folders import manifest
+from tests.test_jsonl import file_size_limit
 from tests.tiny_model import Ear, workplace
 
 STEPS = ["truncated", "correct", "exact"]
@@ -98,7 +101,7 @@ def test_rows_that_are_none_are_set_aside(tmp_path: Path) -> None:
     aside = list(jsonl.iter_rows(outcome.path / "set-aside.jsonl"))
     assert [(each["line"], each["reason"]) for each in aside] == [
         (2, "not JSON"),
-        (3, "not JSON"),
+        (3, "not UTF-8"),
         (4, "a JSON list, not an object"),
         (5, "no text in 'prompt' and 'completion'"),
         (7, "duplicate id"),
@@ -109,6 +112,50 @@ def test_rows_that_are_none_are_set_aside(tmp_path: Path) -> None:
     assert "the file ends in the middle of a line" in aside[5]["evidence"]
     assert outcome.metrics["set_aside"] == 6 == len(ledger(outcome))
     assert "reading: 6 of 8 rows left" in ear.said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("".join(f"{jsonl.dumps(row(n)).decode()}\n" for n in range(3)).encode("utf-16"), "give UTF-8"),
+        (b"\n \n", "there is none in what was given"),
+    ],
+    ids=["utf-16", "blank lines"],
+)
+def test_a_file_without_a_readable_line(tmp_path: Path, text: bytes, said: str) -> None:
+    """The message says what is expected, and not to loosen steps."""
+    (tmp_path / "a.jsonl").write_bytes(text)
+    with pytest.raises(RunFailed, match=said) as error:
+        run(tmp_path / "run", tmp_path / "a.jsonl", steps=STEPS)
+    assert "Loosen" not in str(error.value)
+
+
+def test_a_file_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    """Under whatever name: each of its rows would be there twice, under two ids."""
+    file = write(tmp_path / "a.jsonl", rows(5))
+    (tmp_path / "b.jsonl").symlink_to(file)
+    for other in (file, tmp_path / "b.jsonl"):
+        with pytest.raises(UsageError, match="given twice"):
+            run(tmp_path / "run", file, other, steps=STEPS)
+    with pytest.raises(UsageError, match="given twice"):
+        run(tmp_path / "run", file, steps=[*STEPS, {"name": "mix", "data": str(file)}])
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"), [("a.jsonl.zst", False), ("a.jsonl.gz", False), ("a.jsonl.gz", True)]
+)
+def test_a_damaged_compressed_file(tmp_path: Path, name: str, whole: bool) -> None:
+    """Cut in the middle, or not compressed at all: it is the file that cannot be read, nothing else."""
+    packed = tmp_path / name
+    jsonl.write_rows(tmp_path / "a.jsonl", rows(200))
+    if name.endswith(".zst"):
+        jsonl.write_rows(packed, rows(200))
+    else:
+        text = (tmp_path / "a.jsonl").read_bytes()
+        packed.write_bytes(text if whole else gzip.compress(text))
+    packed.write_bytes(packed.read_bytes()[: None if whole else packed.stat().st_size // 2])
+    with pytest.raises(UsageError, match=rf"{name}' cannot be read: .*copy it here again"):
+        run(tmp_path / "run", packed, steps=STEPS)
 
 
 def test_load_dataset_opens_it(tmp_path: Path) -> None:
@@ -245,6 +292,18 @@ def test_rows_of_two_inputs_may_share_ids(tmp_path: Path) -> None:
     assert kept(outcome)[1] == {**row(1, completion=row(2)["completion"]), "id": names[1]}
 
 
+def test_problems_of_two_inputs_may_share_names(tmp_path: Path) -> None:
+    """`cap` and pass rates keep them apart, where they ask different things."""
+    one = write(tmp_path / "a.jsonl", [row(number, problem_id=str(number)) for number in range(4)])
+    others = [row(number + 4, problem_id=str(number), verdict="fail", reason="no") for number in range(4)]
+    two = write(tmp_path / "b.jsonl", others)
+    again = write(tmp_path / "c.jsonl", [row(0, id="again", problem_id="0")])
+    outcome, _ = run(tmp_path / "run", one, two, again, steps=[{"name": "cap", "count": 1}])
+    assert [each["id"] for each in kept(outcome)] == [f"p{number}#0" for number in range(8)]
+    outcome, _ = run(tmp_path / "hard", one, two, again, steps=[{"name": "pass-rate", "at_least": 0.5}])
+    assert outcome.metrics["kept"] == 5
+
+
 # --- Stops, changes, full disks
 
 
@@ -308,6 +367,17 @@ def _run_in(work: Any, file: Path, **config: Any) -> Outcome:
     return curate.run(made, Inputs({"data": [(str(file), open_dataset(file))]}), work)
 
 
+def test_a_stop_is_heard_while_texts_are_compared() -> None:
+    """Which may take long, where all rows are made of one template: before the next pairs are read."""
+
+    def stop() -> None:
+        raise Interrupted("stopped")
+
+    compare = curation.Comparison(None, [], stop)  # type: ignore[arg-type]
+    with pytest.raises(Interrupted):
+        compare("trace", np.array([0]), np.array([1]))
+
+
 def test_a_changed_file_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was made of its old state is dropped, and that is said."""
     file = write(tmp_path / "a.jsonl", rows(30))
@@ -362,6 +432,18 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
     outcome, _ = run(tmp_path / "run", file, steps=STEPS, shard_rows=10)
     fresh, _ = run(tmp_path / "fresh", file, steps=STEPS, shard_rows=10)
     assert published(outcome) == published(fresh)
+
+
+@pytest.mark.parametrize("chunk", [4_000, 1_000_000], ids=["all sketches", "those of a chunk"])
+def test_what_the_system_says_of_a_full_disk_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    """Also where numpy could write by itself, which says how many items it has written and not why."""
+    monkeypatch.setattr(curation, "CHUNK", chunk)
+    file = write(tmp_path / "a.jsonl", rows(40))
+    with file_size_limit(8_000), pytest.raises(RunFailed, match=os.strerror(errno.EFBIG)):
+        run(tmp_path / "run", file, steps=[*STEPS, "near"])
+    assert run(tmp_path / "run", file, steps=[*STEPS, "near"])[0].metrics["kept"]
 
 
 def test_nothing_kept_says_what_took_most(tmp_path: Path) -> None:
