@@ -41,6 +41,7 @@ _NO_KEY: Final = 2**32 - 1  # of a text without words, which is near to none
 _NEIGHBOURS: Final = 8  # so many that share a band's key are compared with each; of more, also the first
 _AT_ONCE: Final = 1 << 16  # pairs whose sketches are compared in one go: 32 MiB
 _ASKED_AT_ONCE: Final = 1 << 10
+_ASKED_PER_TEXT: Final = 1  # half a millisecond each
 
 
 def sketch(hashes: Hashes) -> Sketches:
@@ -138,7 +139,8 @@ def clusters(
 
     Pairs count as near by their estimate. With `exact` it is asked where the estimate is within `margin` of
     the threshold, if the two are not in one cluster already; a margin of 0.06 is 2.4 standard errors at
-    0.8.
+    0.8. Of traces that share a template any number of pairs may be that close: beyond one pair a text on the
+    average the estimate decides, so that time and memory grow with the texts and not with their pairs.
     """
     labels = np.arange(len(sketches))
     least, sure = (threshold - margin, threshold + margin) if exact else (threshold, threshold)
@@ -148,8 +150,12 @@ def clusters(
         found = estimates(sketches, some, others)
         join(labels, some[found >= sure], others[found >= sure])
         between = (found >= least) & (found < sure)
-        pairs = np.minimum(some, others)[between] << 32 | np.maximum(some, others)[between]
-        doubtful = np.union1d(doubtful, pairs.astype(np.uint64))
+        some, others, found = some[between], others[between], found[between]
+        pairs = (np.minimum(some, others) << 32 | np.maximum(some, others)).astype(np.uint64)
+        room = max(0, _ASKED_PER_TEXT * len(sketches) - len(doubtful))
+        doubtful = np.union1d(doubtful, np.setdiff1d(pairs, doubtful)[:room])
+        near = (found >= threshold) & np.isin(pairs, doubtful, invert=True)
+        join(labels, some[near], others[near])
     if exact is not None:
         _settle(labels, doubtful, threshold, exact)
     return labels

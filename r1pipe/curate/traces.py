@@ -34,8 +34,8 @@ class TraceRow(SampleRow):
     id: str
     """The problem and the sample: no two rows of a dataset share it."""
     trace_id: str
-    """A digest of the problem, the sample and all that the completion was drawn with: no two datasets share
-    it, unless they hold the same trace."""
+    """A digest of the problem, its prompt, the sample and what the completion was drawn with: no two datasets
+    share it, unless they hold the same trace."""
     source: Source
     """Who wrote it: `model`; `rewritten`, a model's made readable by a rule; `solver`; `gold`, the task."""
     prompt: str
@@ -133,7 +133,7 @@ def trace_row(
         {
             **{column: cast(Mapping[str, Any], row)[column] for column in SampleRow.__annotations__},
             "id": f"{row['problem_id']}#{row['sample']}",
-            "trace_id": trace_id(row, source, drawn),
+            "trace_id": trace_id(row, prompt, source, drawn),
             "source": source,
             "prompt": prompt,
             "thinking": parts.thinking,
@@ -164,7 +164,7 @@ def _flags(row: SampleRow, parts: Parsed, spoken: float | None) -> list[Flag]:
     )
 
 
-def trace_id(row: SampleRow, source: Source, drawn: Drawn | None) -> str:
+def trace_id(row: SampleRow, prompt: str, source: Source, drawn: Drawn | None) -> str:
     """The digest that names a trace everywhere.
 
     A model's is named by what it was drawn with, so that it is known before the text is; any other by its
@@ -174,7 +174,7 @@ def trace_id(row: SampleRow, source: Source, drawn: Drawn | None) -> str:
     if drawn is not None:
         of = [drawn.model_fingerprint or drawn.model, drawn.seed, drawn.temperature, drawn.top_p, drawn.top_k]
         of.append(drawn.max_new_tokens)
-    named = jsonl.dumps([row["task"], row["problem_id"], row["sample"], *of])
+    named = jsonl.dumps([row["task"], row["problem_id"], row["sample"], prompt, *of])
     return hashlib.sha256(named).hexdigest()[:_DIGITS]
 
 

