@@ -163,7 +163,7 @@ def claims(zeros: Mapping[str, Sequence[Zero]], again: Row | None) -> list[Claim
     probes = [each.found_out["probe"] for each in zeros["vllm"] if "probe" in each.found_out]
     probe = max(probes) if len(probes) == len(ours) else None
     found = [
-        Claim("seeds", len(theirs), ">=", SEEDS),
+        Claim("seeds trained with both", min(len(ours), len(theirs)), ">=", SEEDS),
         Claim(
             "gain of zero with vLLM >= with transformers - 2 standard errors of the difference",
             fmean(ours),

@@ -76,7 +76,7 @@ def test_the_gain_may_be_less_by_the_spread_of_the_seeds() -> None:
     went_on = {"went_on": True}
     assert all(each.held for each in claims({"transformers": theirs, "vllm": near}, went_on))
     few = claims({"transformers": theirs, "vllm": near[:1]}, went_on)
-    assert all(each.held for each in few)
+    assert [each.held for each in few] == [False, True, True, True]  # one seed trained with both
     # The standard deviation of theirs is .02 / sqrt(3), the error of three against one that by sqrt(4 / 3).
     assert few[1].bound == pytest.approx(0.4066667 - 2 * 0.02 / sqrt(3) * sqrt(4 / 3))
     missed = [each.text for each in claims({"transformers": theirs, "vllm": far}, went_on) if not each.held]
