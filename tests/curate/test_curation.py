@@ -48,6 +48,8 @@ def one_after_another(lines: Sequence[bytes], steps: Sequence[Step]) -> tuple[li
         if not line.strip():
             continue
         found = jsonl.parse_row(line)
+        if isinstance(found, str) and not _is_text(line):
+            found = "not UTF-8"
         trace = read_trace(found, Columns()) if isinstance(found, dict) else found
         if isinstance(trace, str):
             gone[number] = 0, trace.partition(" (")[0].partition("; the row has")[0]
@@ -62,6 +64,13 @@ def one_after_another(lines: Sequence[bytes], steps: Sequence[Step]) -> tuple[li
         gone |= {each.line: (number, reason) for each, reason in zip(left, reasons, strict=True) if reason}
         left = [each for each, reason in zip(left, reasons, strict=True) if not reason]
     return [each.line for each in left], gone
+
+
+def _is_text(line: bytes) -> bool:
+    try:
+        return "\0" not in line.decode()
+    except UnicodeDecodeError:
+        return False
 
 
 def _reasons(step: Step, rows: list[Read], everything: list[Read]) -> list[str | None]:
