@@ -157,7 +157,7 @@ def single_language(at_least: float, language: Language | None) -> Look:
 def _plainly(trace: Trace, at_least: float) -> Language | None:
     """English or Chinese, where a look is enough to know that a text is in it.
 
-    Counting all words takes ten times as long as all the rest of a row. In any language every other word is a
+    Counting all words takes longer than all the rest of a row. In any language every other word is a
     common one, so a passage in another that is long enough to matter shows in the hundreds.
     """
     text = trace.completion

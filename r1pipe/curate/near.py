@@ -7,7 +7,7 @@ serves all places: its upper bits say which place it competes for (one-permutati
 their own. Two sets agree in a place if the least of their union is in both, whichever way it was found, so
 that nothing is biased (the argument of Dahlgaard et al., Fast similarity sketching, 2017).
 
-256 permutations of the 5-grams of 8 KB would take thirty times as long. The library `rensa` is as exact and
+256 permutations of the 5-grams would take many times as long. The library `rensa` is as exact and
 fast, and wants the 5-grams as strings, which take longer to make than all that is done here.
 
 The places are cut into 32 bands of 8. Two texts that agree in a whole band are a candidate pair, which
