@@ -213,6 +213,7 @@ def test_ranks_die_with_the_process_that_launched_them(tmp_path: Path):
         [sys.executable, "-c", script], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
     ) as it:
         wait_until(lambda: len(ranks_of(tmp_path)) == 2 or it.poll() is not None)
+        assert it.poll() is None, "it ended before its ranks had begun"
         it.kill()
     wait_until(lambda: ranks_of(tmp_path) == [])
 
