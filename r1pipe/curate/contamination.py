@@ -170,7 +170,7 @@ class ContaminationIndex:
         self._exact: dict[int, list[int]] = {}
         words = self._take(items)
         phrases = _by_length(allowed)
-        own = [_own_words(each, phrases) for each in words]
+        own = _own_words(words, phrases)
         salts = _salts([item.benchmark for item in self._items])
         short = _rare(
             [_of_own_words(*each, SHORT) for each in zip(words, own, strict=True)], salts, template_items
@@ -278,13 +278,19 @@ def _by_length(phrases: Iterable[str]) -> dict[int, Hashes]:
     return {length: np.unique(np.concatenate(each)) for length, each in found.items()}
 
 
-def _own_words(words: Hashes, phrases: Mapping[int, Hashes]) -> npt.NDArray[np.bool_]:
-    """Which words of an item are of no phrase."""
-    own: npt.NDArray[np.bool_] = np.ones(len(words), bool)
+def _own_words(words: Sequence[Hashes], phrases: Mapping[int, Hashes]) -> list[npt.NDArray[np.bool_]]:
+    """Which words of each item are of no phrase; looked for in all items at once: they are many and short."""
+    if not words:
+        return []
+    sizes = [len(each) for each in words]
+    ends = np.cumsum(sizes)
+    every, item_ends = np.concatenate(words), np.repeat(ends, sizes)
+    own: npt.NDArray[np.bool_] = np.ones(len(every), bool)
     for length, known in phrases.items():
-        for first in np.flatnonzero(among(ngrams(words, length), known)):
+        places = np.flatnonzero(among(ngrams(every, length), known))
+        for first in places[places + length <= item_ends[places]]:
             own[first : first + length] = False
-    return own
+    return np.split(own, ends[:-1])
 
 
 def _of_own_words(words: Hashes, own: npt.NDArray[np.bool_], n: int) -> Hashes:

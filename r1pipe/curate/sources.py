@@ -11,7 +11,9 @@ from r1pipe.curate.mapping import Columns
 from r1pipe.errors import UsageError
 
 CHUNK: Final = 32 << 20
-"""Bytes that a worker reads in one go: seconds of work, and what a kill may cost."""
+"""Bytes that a worker reads in one go at most: seconds of work, and what a kill may cost."""
+_LEAST_CHUNK: Final = 4 << 20
+_PIECES: Final = 64  # of a small input, so that no worker waits long for the last one
 LONGEST: Final = 64 << 20
 """Bytes of the longest line that is read; a longer one is set aside."""
 
@@ -124,12 +126,13 @@ def _blocks(path: Path) -> Iterator[bytes]:
         raise UsageError(jsonl.unreadable(path, error)) from error
 
 
-def chunks(files: Sequence[Source], size: int) -> list[Chunk]:
-    """All files, cut."""
+def chunks(files: Sequence[Source], most: int) -> list[Chunk]:
+    """All files, cut into pieces of at most so many bytes, smaller ones where there is little to read."""
+    ends = [os.stat(source.path).st_size for source in files]
+    size = min(most, max(_LEAST_CHUNK, sum(ends) // _PIECES))
     cuts = [
         (number, begin, min(begin + size, end))
-        for number, source in enumerate(files)
-        for end in (os.stat(source.path).st_size,)
+        for number, end in enumerate(ends)
         for begin in range(0, end, size)
     ]
     return [Chunk(number, *cut) for number, cut in enumerate(cuts)]

@@ -5,6 +5,7 @@ sums scaled back to where the word begins, and an n-gram's hash is the same over
 All arithmetic is modulo 2^64, which is how numpy's unsigned integers wrap.
 """
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ _ALONE_FROM_TO: Final = (
     *((0xF900, 0xFAFF), (0x20000, 0x323AF)),
 )
 """Scripts that put no space between words, as ranges of code points."""
+_SPACELESS: Final = re.compile("[" + "".join(f"{chr(a)}-{chr(b)}" for a, b in _ALONE_FROM_TO) + "]")
 _UNIFORM: Final = (
     *((0x3400, 0x4DBF, _ALONE), (0x4E00, 0x9FFF, _ALONE), (0xAC00, 0xD7A3, _LETTER)),  # Han and Hangul
     *((0xD800, 0xF8FF, _BLANK), (0x20000, 0x2F7FF, _ALONE), (0x30000, 0x323AF, _ALONE)),
@@ -232,8 +234,11 @@ def _alphabet() -> _Alphabet:
 
 def _as_one(character: str) -> str:
     """The one character that it is compared as, or nothing where it becomes several."""
+    if character in _LIKE:
+        return _LIKE[character]
+    if character == character.casefold() and unicodedata.is_normalized("NFKC", character):
+        return character
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", character).casefold())
-    folded = _LIKE.get(character, folded)
     if all(_kind(each) == _BLANK for each in folded) and len(folded) > 1:
         return " "  # the dots of an ellipsis
     return folded if len(folded) == 1 else ""
@@ -245,7 +250,7 @@ def _kind(character: str) -> int:
     category = unicodedata.category(character)
     if category[0] not in "LMN":
         return _BLANK
-    if any(first <= ord(character) <= last for first, last in _ALONE_FROM_TO):
+    if _SPACELESS.match(character):
         return _ALONE
     return _DIGIT if category == "Nd" else _LETTER
 

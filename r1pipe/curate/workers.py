@@ -1,5 +1,6 @@
 """Work that is cut into pieces, done by processes side by side or, by one, right here."""
 
+import gc
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -74,8 +75,14 @@ def _begin(make: Making, common: Any) -> None:
     global _worker
     machine.die_with_the_parent()
     _worker = make(common)
+    # What a piece leaves behind grows while it is done: looking for cycles in it again and again takes an
+    # eighth of the time and finds none, so that it is done between two pieces.
+    gc.freeze()
+    gc.disable()
 
 
 def _do(piece: Any) -> Any:
     assert _worker is not None
-    return _worker(piece)
+    result = _worker(piece)
+    gc.collect()
+    return result
