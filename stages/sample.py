@@ -47,7 +47,7 @@ from r1pipe.train.determinism import derive_seed
 from r1pipe.verify.alarm import undecided_sentence
 from r1pipe.world.words import LANGUAGES
 
-VERSION = 5
+VERSION = 6
 SUMMARY = "Sample completions from a model, judge each, and keep the good ones as data."
 
 
@@ -231,10 +231,10 @@ def run(config: Config, inputs: Inputs, work: Work) -> Outcome:
     )
 
 
-def _answering(config: Config, checkpoint: Artifact) -> tuple[str, str | None] | None:
-    """Name and fingerprint of the model that answers; None where the tasks do."""
+def _answering(config: Config, checkpoint: Artifact) -> tuple[str, str] | None:
+    """Name of the model that answers and what tells it from others; None where the tasks do."""
     if config.teacher is not None:
-        return config.teacher.model, None
+        return config.teacher.model, config.teacher.asked
     return None if config.answers == "gold" else (checkpoint.name, checkpoint.fingerprint)
 
 

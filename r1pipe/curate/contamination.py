@@ -284,7 +284,8 @@ def _own_words(words: Sequence[Hashes], phrases: Mapping[int, Hashes]) -> list[n
         return []
     sizes = [len(each) for each in words]
     ends = np.cumsum(sizes)
-    every, item_ends = np.concatenate(words), np.repeat(ends, sizes)
+    item_ends: Places = np.repeat(ends, sizes)
+    every = np.concatenate(words)
     own: npt.NDArray[np.bool_] = np.ones(len(every), bool)
     for length, known in phrases.items():
         places = np.flatnonzero(among(ngrams(every, length), known))

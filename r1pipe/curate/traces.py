@@ -74,8 +74,8 @@ class TraceRow(SampleRow):
     """The checkpoint that wrote it, or a teacher by its server's name; null where no model did, as for all
     that follows."""
     model_fingerprint: str | None
-    """The hash of what the checkpoint was made from, or of its files if it is from outside; null for a
-    teacher on a server, of which nothing but the name is known."""
+    """The hash of what the checkpoint was made from, or of its files if it is from outside; for a teacher on
+    a server, of the name, the system's words and the further keys with which it is asked."""
     engine: str | None
     """What generated it: `transformers`, `vllm`, `vllm-server`, `teacher`, …"""
     engine_version: str | None
@@ -97,7 +97,7 @@ class Drawn:
     """What a model's completion was drawn with; the columns of the same names."""
 
     model: str
-    model_fingerprint: str | None
+    model_fingerprint: str
     engine: str | None
     engine_version: str | None
     temperature: float
@@ -172,7 +172,7 @@ def trace_id(row: SampleRow, prompt: str, source: Source, drawn: Drawn | None) -
     """
     of: list[Any] = [source, row["completion"]]
     if drawn is not None:
-        of = [drawn.model_fingerprint or drawn.model, drawn.seed, drawn.temperature, drawn.top_p, drawn.top_k]
+        of = [drawn.model_fingerprint, drawn.seed, drawn.temperature, drawn.top_p, drawn.top_k]
         of.append(drawn.max_new_tokens)
     named = jsonl.dumps([row["task"], row["problem_id"], row["sample"], prompt, *of])
     return hashlib.sha256(named).hexdigest()[:_DIGITS]

@@ -187,7 +187,9 @@ def seed_of(seed: int, question: Question, sample: int) -> int:
 
 
 def _may_be_decided(row: JournalRow, times: int) -> bool:
-    return row["verdict"] == Mark.UNDECIDED and not row["truncated"] and row.get("judged_again", 0) < times
+    """Whether a judge may come to a verdict yet: there is a text, and it is whole."""
+    judgeable = bool(row["completion"]) and not row["truncated"]
+    return judgeable and row["verdict"] == Mark.UNDECIDED and row.get("judged_again", 0) < times
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, int]:

@@ -31,6 +31,12 @@ _SHOWN: Final = 300
 """Characters of an answer that a message shows."""
 _PASSING: Final = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 """What passes, besides all of 5xx."""
+_OF_THE_REQUEST: Final = {
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+}
+"""What is said of one request, and not of the server, its key or its model."""
 
 
 class HalfAnswer(Exception):
@@ -50,6 +56,9 @@ class Request(Generic[T]):
     """Makes the result of an answer's JSON; raises `HalfAnswer`."""
     seconds: float
     """After which one try is given up."""
+    refused: Callable[[str], T] | None = None
+    """Makes the result of what a server says that will not have this request; where it is None, that ends
+    all."""
 
 
 class Endpoint:
@@ -82,6 +91,8 @@ class Endpoint:
             try:
                 return await self._try(client, request)
             except _Failed as failure:
+                if request.refused is not None and failure.status in _OF_THE_REQUEST:
+                    return request.refused(str(failure))
                 if number == tries or not failure.passing:
                     tried = "once" if number == 1 else f"{number} times in {time.monotonic() - begun:.1f} s"
                     raise self._given_up(request, failure, tried) from None

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, HttpUrl, field_validator, model_validator
 
+from r1pipe.fingerprint import sha256_of
 from r1pipe.hints import meant
 from r1pipe.stage import NEUTRAL
 
@@ -163,6 +164,11 @@ class TeacherSpec(RemoteSpec):
     """What is said before each question, as the system."""
     options: dict[str, Any] = Field(default={})
     """Further keys of the request, such as `reasoning_effort: high`; one that is null is left out of it."""
+
+    @property
+    def asked(self) -> str:
+        """The hash of all that decides who answers: the name, the system's words, the further keys."""
+        return sha256_of([self.model, self.system, self.options])
 
 
 _SPECS: Final[dict[str, type[EngineSpec]]] = {

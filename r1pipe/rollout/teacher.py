@@ -8,17 +8,17 @@ from the `<think>` in the text, and the completion is written as the student's t
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from r1pipe.measure.samples import SampleRow
 from r1pipe.prompting import CLOSE_THINK, OPEN_THINK, opens_thinking
-from r1pipe.rollout.asking import Question
 from r1pipe.rollout.endpoint import Endpoint, HalfAnswer, Request
 from r1pipe.rollout.engine import Sampling
 from r1pipe.rollout.overlap import Overlapped
 from r1pipe.rollout.specs import TeacherSpec
 from r1pipe.rollout.writers import Keep, Origin, Pairs, Written, judged, tokens_of
+from r1pipe.verify.verdict import Mark
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,6 +27,8 @@ _THINKING: Final = ("reasoning_content", "reasoning")
 """Where a message has its thinking, if it is not in its text."""
 _CUT_OFF: Final = ("length", "content_filter")
 """The reasons of OpenAI's protocol why a text is not whole."""
+_ANYTHING: Final = "What is 1 + 1?"
+REFUSED: Final = "the teacher will not answer this question"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class Said:
     tokens: int | None
     """Generated, as the server counts them; None where it does not tell."""
     prompt_tokens: int | None
+    refused: str | None = None
+    """What the server said that would not answer; then there is no text."""
 
     def completion(self, opened: bool) -> str:
         """What a student is to write; `opened` says whether its prompt has begun the thinking."""
@@ -67,6 +71,8 @@ class TeacherWriter:
         self._say = say
         self._endpoint = Endpoint(spec)
         self._told = False
+        self._told_of_refusals = False
+        self._answers = False  # whether this server has answered anything
 
     @property
     def origin(self) -> Origin:
@@ -78,7 +84,8 @@ class TeacherWriter:
     ) -> Written:
         """Ask for one completion for each pair that is not known; each is judged as soon as it is there.
 
-        Whether the seeds make the same text again is the server's affair.
+        Whether the seeds make the same text again is the server's affair. A question that it will not answer
+        is undecided. Raises `RunFailed` where it answers none at all.
         """
         self._introduce()
         places = [place for place in range(len(pairs)) if place not in known]
@@ -97,18 +104,36 @@ class TeacherWriter:
                     for text, (_, said) in zip(texts, placed, strict=True)
                 ],
             )
+            rows = [
+                row if said.refused is None else _unanswered(row)
+                for row, (_, said) in zip(rows, placed, strict=True)
+            ]
             keep(rows)
             return rows
+
+        refused: list[tuple[int, Said]] = []
+
+        def finished(place: int, said: Said) -> None:
+            self._answers |= said.refused is None
+            if self._answers:
+                self._tell(said)
+                overlapped.finished(place, said)
+            else:  # perhaps nothing is wrong with the questions
+                refused.append((place, said))
 
         overlapped: Overlapped[Said, SampleRow]
         with Overlapped(judge) as overlapped:
             begun = time.monotonic()
             requests = [
-                self._request(question, seeds[place], sampling)
+                self._asking(question.item.question, seeds[place], sampling)
                 for place, (question, _) in zip(places, asked, strict=True)
             ]
-            said = asyncio.run(self._endpoint.ask_all(requests, overlapped.finished))
+            said = asyncio.run(self._endpoint.ask_all(requests, finished))
             seconds = time.monotonic() - begun
+            if not self._answers:
+                self._ask_anything(sampling)
+            for each in refused:
+                finished(*each)
             rows = overlapped.results(len(asked))
         prompts = [
             len(question.token_ids) if each.prompt_tokens is None else each.prompt_tokens
@@ -124,11 +149,21 @@ class TeacherWriter:
             self._say(f"Teacher: {self._spec.model!r} on {self._endpoint.address}.")
             self._told = True
 
-    def _request(self, question: Question, seed: int, sampling: Sampling) -> Request[Said]:
+    def _ask_anything(self, sampling: Sampling) -> None:
+        """Find out whether it answers what nobody would refuse. Raises `RunFailed` where it does not."""
+        asyncio.run(self._endpoint.ask_all([replace(self._asking(_ANYTHING, 0, sampling), refused=None)]))
+        self._answers = True
+
+    def _tell(self, said: Said) -> None:
+        if said.refused is not None and not self._told_of_refusals:
+            self._say(f"The teacher will not answer some questions, which stay undecided: {said.refused}")
+            self._told_of_refusals = True
+
+    def _asking(self, question: str, seed: int, sampling: Sampling) -> Request[Said]:
         system = [] if self._spec.system is None else [{"role": "system", "content": self._spec.system}]
         body = {
             "model": self._spec.model,
-            "messages": [*system, {"role": "user", "content": question.item.question}],
+            "messages": [*system, {"role": "user", "content": question}],
             "max_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -138,10 +173,19 @@ class TeacherWriter:
         }
         body = {key: value for key, value in body.items() if value is not None}
         about = f"an answer of up to {sampling.max_new_tokens} tokens"
-        return Request("POST", "/v1/chat/completions", body, about, read_answer, self._spec.timeout)
+        return Request("POST", "/v1/chat/completions", body, about, read_answer, self._spec.timeout, _refused)
 
     def _count(self, said: Said, text: str) -> int:
         return tokens_of(text, self._tokenizer) if said.tokens is None else said.tokens
+
+
+def _refused(message: str) -> Said:
+    return Said(None, "", truncated=False, tokens=0, prompt_tokens=0, refused=message)
+
+
+def _unanswered(row: SampleRow) -> SampleRow:
+    """The row of a question that was refused: nobody knows whether the teacher could have answered it."""
+    return {**row, "verdict": Mark.UNDECIDED.value, "reason": REFUSED}
 
 
 def read_answer(answer: Any) -> Said:

@@ -30,15 +30,15 @@ class TraceMaker:
     def __init__(
         self,
         tokenizer: "PreTrainedTokenizerBase",
-        model: tuple[str, str | None] | None,
+        model: tuple[str, str] | None,
         *,
         seed: int,
         sampling: Sampling,
         keep: Keep,
         rewrite: Rewrite | None = None,
     ) -> None:
-        """`model` is the name and the fingerprint of the model that answers, None where the tasks do; `seed`
-        is the run's."""
+        """`model` is the name and the fingerprint of the model that answers (`TeacherSpec.asked` of a
+        teacher), None where the tasks do; `seed` is the run's."""
         self._tokenizer = tokenizer
         self._model = model
         self._seed = seed
@@ -57,7 +57,7 @@ class TraceMaker:
         again = question.judged(row["sample"], text, tokens=tokens_of(text, self._tokenizer))
         return _trace(question, again, "rewritten", self._keep.language, drawn, row["completion"])
 
-    def _drawn(self, model: str, fingerprint: str | None, question: Question, row: JournalRow) -> Drawn:
+    def _drawn(self, model: str, fingerprint: str, question: Question, row: JournalRow) -> Drawn:
         return Drawn(
             model=model,
             model_fingerprint=fingerprint,

@@ -18,7 +18,7 @@ from r1pipe.curate.traces import validated
 from r1pipe.errors import RunFailed, UsageError
 from r1pipe.rollout import endpoint
 from r1pipe.rollout.endpoint import HalfAnswer
-from r1pipe.rollout.teacher import read_answer
+from r1pipe.rollout.teacher import REFUSED, read_answer
 from r1pipe.stage import Outcome
 from stages import sample
 from tests.stages.test_sample import ANYTHING, SMALL, published, solve
@@ -123,9 +123,72 @@ def test_a_teachers_answers_are_traces(tiny: Path, tmp_path: Path) -> None:
         assert row["prompt"].endswith("<think>")
         assert row["thinking"] == solve(row["question"]).partition(" </think> ")[0]
         assert row["tokens"] == len(row["thinking"].split()) + 7
-        assert (row["model"], row["model_fingerprint"], row["engine"]) == ("r1", None, "teacher")
+        assert (row["model"], row["engine"]) == ("r1", "teacher")
     assert outcome.cost["usd"] == pytest.approx(outcome.metrics["tokens"] + 8 * 100 / 1e3)
     assert ear.said == f"Teacher: 'r1' on {server.url.removesuffix('/v1')}."
+
+
+def test_the_traces_of_a_teacher_asked_otherwise_are_others(tiny: Path, tmp_path: Path) -> None:
+    """Its name, its system's words and the further keys tell traces apart; its address does not."""
+    asked: list[dict[str, Any]] = [
+        {},
+        {"model": "r2"},
+        {"system": "Be brief."},
+        {"options": {"reasoning_effort": "low"}},
+    ]
+    ids = []
+    for number, teacher in enumerate([*asked, {}]):  # the last server is another one, asked as the first is
+        with teaching(right) as server:
+            outcome, _ = run(tiny, tmp_path / str(number), server, teacher=teacher)
+        ids.append(frozenset(row["trace_id"] for row in jsonl.iter_rows(outcome.path)))
+    assert len(set(ids)) == len(asked) and ids[-1] == ids[0]
+
+
+def refusing(*numbers: int) -> Callable[[Message, int], tuple[int, Any]]:
+    """Refuses the so manyeth requests."""
+    refusal = {"error": "content policy"}
+    return lambda body, number: (400, refusal) if number in numbers else right(body)
+
+
+@pytest.mark.parametrize("numbers", [(1,), (3,), (1, 2)])
+def test_a_question_that_is_refused_is_undecided(
+    tiny: Path, tmp_path: Path, numbers: tuple[int, ...]
+) -> None:
+    """It is asked once, counted with its reason, and costs nothing; the others are answered."""
+    with teaching(refusing(*numbers)) as server:
+        outcome, ear = run(tiny, tmp_path / "one", server, teacher={"concurrency": 1})
+        assert len(server.asked) == 4
+    count = len(numbers)
+    assert outcome.metrics["undecided_reasons"] == {REFUSED: count}
+    assert (outcome.metrics["kept"], outcome.metrics["rejected"]) == (
+        4 - count,
+        {f"undecided: {REFUSED}": count},
+    )
+    rejects = list(jsonl.iter_rows(outcome.path / "rejects.jsonl"))
+    assert [(row["verdict"], row["completion"], row["tokens"]) for row in rejects] == [
+        ("undecided", "", 0)
+    ] * count
+    assert 'will not answer some questions, which stay undecided: 400 {"error": "content policy"}' in ear.said
+
+
+def test_a_teacher_that_refuses_everything_ends_the_stage(tiny: Path, tmp_path: Path) -> None:
+    """Also what nobody would refuse: then nothing is taken for refused, and all is asked once more when the
+    server was mended. That only all of these questions are refused is found out by one more."""
+    with teaching(lambda body, number: (400, {"error": "context too long"})) as server:
+        with pytest.raises(RunFailed, match=r"400 .*context too long.*It refuses the request itself"):
+            run(tiny, tmp_path / "one", server)
+        assert len(server.asked) == 5
+        server.script = right
+        outcome, _ = run(tiny, tmp_path / "one", server)
+    assert (outcome.metrics["kept"], outcome.metrics["undecided"]) == (4, 0)
+
+    def of_these_questions(body: Message, number: int) -> tuple[int, Any]:
+        return (400, b"no") if number < 5 else reply({"content": "2"})
+
+    with teaching(of_these_questions) as server:
+        with pytest.raises(RunFailed, match=rf"None of 4 completions was kept: 4 undecided: {REFUSED}"):
+            run(tiny, tmp_path / "two", server)
+        assert len(server.asked) == 5
 
 
 def test_what_was_answered_is_not_asked_again(tiny: Path, tmp_path: Path) -> None:
