@@ -21,7 +21,7 @@ from r1pipe.curate.sources import Source, sources
 from r1pipe.curate.steps import USUAL, AnyStep, Mix, misplaced
 from r1pipe.stage import NEUTRAL, DatasetRef, Findings, Inputs, Outcome, StageConfig, Work
 
-VERSION = 1
+VERSION = 2
 SUMMARY = "Filter, deduplicate, decontaminate and balance traces, each row that goes with its reason."
 LIGHT = True
 

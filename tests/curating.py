@@ -60,5 +60,10 @@ def kept(outcome: Outcome, split: str = "part") -> list[dict[str, Any]]:
 
 def ledger(outcome: Outcome) -> list[dict[str, Any]]:
     """The lines of the ledger."""
-    (file,) = outcome.path.glob("ledger.jsonl*")
+    return entries(outcome.path)
+
+
+def entries(folder: Path) -> list[dict[str, Any]]:
+    """The lines of the one ledger in a folder."""
+    (file,) = folder.rglob("ledger.jsonl*")
     return list(jsonl.iter_rows(file)) if file.stat().st_size else []

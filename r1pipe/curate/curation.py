@@ -18,7 +18,7 @@ from r1pipe.curate.ledger import StepCounts, step_names
 from r1pipe.curate.near import jaccard
 from r1pipe.curate.reading import ChunkFiles, Reader, ReadPlan, joined, joined_sketches, words_compared
 from r1pipe.curate.shards import Kept, Lines, Shard, WritePlan, Writer, Written, together
-from r1pipe.curate.sources import CHUNK, Chunk, Source, Stat, chunks, unpacked
+from r1pipe.curate.sources import CHUNK, Chunk, Source, Stat, chunks, stat_of, unpacked
 from r1pipe.curate.step import Alone, Step, Together
 from r1pipe.curate.steps import Exact
 from r1pipe.curate.table import READING, STAYS, Array, Numbers, Of, Table
@@ -30,6 +30,7 @@ EXAMPLES: Final = 3
 PREFIXES: Final = {"train": "part-", "validation": "validation-"}
 """How the files of a split begin. What reads a dataset's folder takes `part-*` for its rows."""
 PUBLISHED: Final = "published"
+REJECTED: Final = "rejected"  # the ledger of a curation that keeps nothing
 _SOURCES = "sources.json"  # the states of the files that the work is of
 
 
@@ -67,18 +68,24 @@ def curate(job: Job, work: Work) -> Curated:
         RunFailed: nothing is kept, or a file was changed meanwhile.
         Interrupted: the user asked to stop.
     """
-    stats = _begin(job, work)
+    stats, named = _begin(job, work), _stats(job.files)
     plan = _read_plan(job, work, stats)
     pieces = chunks(plan.sources, CHUNK)
     _read(job, plan, pieces, work)
     table, told = decide(job, plan, pieces, work)
     if not told[-1].kept:
-        raise RunFailed(_nothing_kept(told))
+        with jsonl.writing(rejected := work.dir / REJECTED):
+            rejected.mkdir(exist_ok=True)
+        ledger.write(table, step_names(job.steps), pieces, plan, rejected, job.ending)
+        raise RunFailed(_nothing_kept(told, rejected))
     made = _write(job, plan, pieces, table, work)
     lines = ledger.write(table, step_names(job.steps), pieces, plan, work.dir / PUBLISHED, job.ending)
     for source, stat in zip(job.sources, stats, strict=True):
         if source.stat != stat:
-            raise RunFailed(_changed(source))
+            raise RunFailed(_changed(source.given))
+    now = _stats(job.files)
+    if changed := [path for path in named if now[path] != named[path]]:
+        raise RunFailed(_changed(changed[0]))
     metrics = _metrics(table, told, made)
     assert lines == metrics["input"] - metrics["kept"], f"{lines} lines of the ledger; {metrics}"
     return Curated(work.dir / PUBLISHED, _contents(job, plan, table, told, made), metrics)
@@ -98,6 +105,11 @@ def _begin(job: Job, work: Work) -> list[Stat]:
             shutil.rmtree(work.dir / folder, ignore_errors=True)
     jsonl.write_json(note, stats)
     return list(stats.values())
+
+
+def _stats(files: Sequence[Sequence[Path]]) -> dict[Path, Stat]:
+    """The states of all files that the steps name."""
+    return {part: stat_of(part) for named in files for path in named for part in jsonl.parts(path)}
 
 
 def _read_plan(job: Job, work: Work, stats: Sequence[Stat]) -> ReadPlan:
@@ -203,7 +215,7 @@ class Comparison:
         return words_compared(of, line, self._sources[source])
 
 
-def _nothing_kept(told: Sequence[StepCounts]) -> str:
+def _nothing_kept(told: Sequence[StepCounts], rejected: Path) -> str:
     if not told[0].seen:
         return "No row is kept: there is none in what was given. One JSON object per line is expected."
     lines = [f"  {step.name}: {step.seen - step.kept:,} of {step.seen:,} ({reasons(step)})" for step in told]
@@ -215,13 +227,14 @@ def _nothing_kept(told: Sequence[StepCounts]) -> str:
             if told[0].kept
             else "Lines of this form cannot be read: give UTF-8 with one JSON object per line, and name the "
             "rows' `columns` if they are called otherwise.",
+            f"The ledger, with the reason of each row, is in '{rejected}'.",
         ]
     )
 
 
-def _changed(source: Source) -> str:
+def _changed(path: Path) -> str:
     return (
-        f"'{source.given}' was changed while it was curated, so that nothing is published. Run the same "
+        f"'{path}' was changed while it was curated, so that nothing is published. Run the same "
         "command again: it begins anew with the file as it is."
     )
 

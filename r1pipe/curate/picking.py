@@ -106,14 +106,18 @@ def _first(keys: Array) -> Numbers:
 # --- Difficulty
 
 
-def pass_rates(table: Table) -> Array:
+def pass_rates(table: Table, step: int | None = None) -> Array:
     """The share of its problem's completions that are right, for each row; NaN where nobody knows: [rows].
 
-    A row's own column comes first. Else all rows that were read are counted, those too that steps have taken:
-    after `correct` every rate would be 1. What the reading set aside, such as a row that comes twice, is not.
+    A row's own column comes first. Else all rows are counted that have come in by this step (by the last one
+    where none is given), those too that steps have taken: after `correct` every rate would be 1. What the
+    reading set aside, such as a row that comes twice, is not.
     """
     own = table.rows["pass_rate"]
-    verdicts = np.where(table.left == READING, VERDICTS[None], table.rows["verdict"])
+    uncounted = table.left == READING
+    if step is not None:
+        uncounted |= table.joins[table.rows["source"]] > step
+    verdicts = np.where(uncounted, VERDICTS[None], table.rows["verdict"])
     decided = (verdicts == VERDICTS["pass"]) | (verdicts == VERDICTS["fail"])
     _, which = np.unique(table.rows["problem"], return_inverse=True)
     counts = np.bincount(which, weights=decided)
@@ -123,9 +127,9 @@ def pass_rates(table: Table) -> Array:
     return np.where(np.isnan(own), counted, own)
 
 
-def by_pass_rate(table: Table, rows: Numbers, least: float, most: float) -> list[Loss]:
+def by_pass_rate(table: Table, rows: Numbers, step: int, least: float, most: float) -> list[Loss]:
     """Rows whose problem is solved less or more often than that; where nobody knows they stay."""
-    rates = pass_rates(table)[rows]
+    rates = pass_rates(table, step)[rows]
     hard, easy = rates < least, rates > most
     return [Loss(rows[hard], "too hard", None, rates[hard]), Loss(rows[easy], "too easy", None, rates[easy])]
 
@@ -204,7 +208,7 @@ class Balance:
     prefer: Order
 
 
-def balance(table: Table, rows: Numbers, how: Balance) -> list[Loss]:
+def balance(table: Table, rows: Numbers, step: int, how: Balance) -> list[Loss]:
     """Rows beyond the room of their cell, a cell being what has its domain, difficulty and length in common.
 
     Cells share the budget by their weights. One that has less than its share gives the rest to the others, as
@@ -212,7 +216,7 @@ def balance(table: Table, rows: Numbers, how: Balance) -> list[Loss]:
     """
     if not len(rows):
         return []
-    names, domains, cell = _cells(table, rows, how.by)
+    names, domains, cell = _cells(table, rows, step, how.by)
     cost = (
         table.rows["tokens"][rows].astype(np.int64) if how.unit == "tokens" else np.ones(len(rows), np.int64)
     )
@@ -232,9 +236,9 @@ def balance(table: Table, rows: Numbers, how: Balance) -> list[Loss]:
     ]
 
 
-def _cells(table: Table, rows: Numbers, by: Sequence[str]) -> tuple[list[str], list[str], Numbers]:
+def _cells(table: Table, rows: Numbers, step: int, by: Sequence[str]) -> tuple[list[str], list[str], Numbers]:
     """(what the cells are called, their domains, the number of each row's cell)."""
-    parts = [_classes(table, rows, each) for each in ("domain", "difficulty", "length") if each in by]
+    parts = [_classes(table, rows, step, each) for each in ("domain", "difficulty", "length") if each in by]
     combined: Numbers = np.zeros(len(rows), np.int64)
     for words, numbers in parts:
         combined = combined * len(words) + numbers
@@ -250,12 +254,12 @@ def _cells(table: Table, rows: Numbers, by: Sequence[str]) -> tuple[list[str], l
     return names, domains, cell
 
 
-def _classes(table: Table, rows: Numbers, by: str) -> tuple[Sequence[str], Numbers]:
+def _classes(table: Table, rows: Numbers, step: int, by: str) -> tuple[Sequence[str], Numbers]:
     """(what the classes are called, the number of each row's class)."""
     if by == "domain":
         return table.domains.words, table.rows["domain"][rows]
     if by == "difficulty":
-        return DIFFICULTIES, difficulties(pass_rates(table)[rows])
+        return DIFFICULTIES, difficulties(pass_rates(table, step)[rows])
     return length_names(), np.digitize(table.rows["tokens"][rows], BINS)
 
 

@@ -21,6 +21,12 @@ Stat = list[int]
 """[inode, mtime in nanoseconds, size]"""
 
 
+def stat_of(path: Path) -> Stat:
+    """The state of a file."""
+    found = path.stat()
+    return [found.st_ino, found.st_mtime_ns, found.st_size]
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """One file."""
@@ -40,8 +46,7 @@ class Source:
     @property
     def stat(self) -> Stat:
         """What changes when the file does."""
-        found = self.given.stat()
-        return [found.st_ino, found.st_mtime_ns, found.st_size]
+        return stat_of(self.given)
 
 
 @dataclass(frozen=True, slots=True)

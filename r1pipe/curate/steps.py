@@ -245,7 +245,7 @@ class PassRate(Together):
         """Which of the rows leave."""
         from r1pipe.curate import picking
 
-        return picking.by_pass_rate(table, rows, self.at_least, self.at_most)
+        return picking.by_pass_rate(table, rows, step, self.at_least, self.at_most)
 
 
 class Cap(Together):
@@ -306,7 +306,7 @@ class Balance(Together):
         how = picking.Balance(
             self.by, self.shares, budget, "tokens" if unit == "tokens" else "rows", self.prefer
         )
-        return picking.balance(table, rows, how)
+        return picking.balance(table, rows, step, how)
 
 
 class Mix(Together):

@@ -22,7 +22,7 @@ from r1pipe.curate.words import read
 from r1pipe.errors import RunFailed
 from r1pipe.verify.verdict import Mark
 from stages import curate
-from tests.curating import kept, ledger, row, run, write
+from tests.curating import entries, kept, ledger, row, run, write
 
 # --- The same in the simplest way
 
@@ -191,7 +191,7 @@ STEPS = st.lists(
 def test_steps_run_one_after_another(lines: list[bytes], names: list[Any], ends: bool) -> None:
     """Whatever the rows and the order: the same rows are kept, and each other one left with the same step for
     the same reason, as when lists are filtered one step after another. The counts add up, and the ledger has
-    a line for each row that is not kept."""
+    a line for each row that is not kept, also where none is."""
     steps = curate.Config(data=["a"], steps=names).steps
     expected, gone = one_after_another(lines, steps)
     text = b"\n".join(lines) + (b"\n" if ends else b"")
@@ -200,6 +200,8 @@ def test_steps_run_one_after_another(lines: list[bytes], names: list[Any], ends:
         if not expected:
             with pytest.raises(RunFailed, match="No row is kept"):
                 run(Path(folder) / "run", file, steps=names)
+            left = entries(Path(folder) / "run")
+            assert {each["line"]: (each["step"], each["reason"]) for each in left} == gone
             return
         outcome, _ = run(Path(folder) / "run", file, steps=names)
         left = ledger(outcome)

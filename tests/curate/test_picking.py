@@ -121,7 +121,7 @@ def test_pass_rates() -> None:
     assert picking.pass_rates(made)[:5] == pytest.approx([2 / 3] * 5)
     assert np.isnan(picking.pass_rates(made)[5])
     assert picking.pass_rates(made)[6] == 0.25
-    hard, easy = picking.by_pass_rate(made, made.present(5), 0.3, 0.6)
+    hard, easy = picking.by_pass_rate(made, made.present(5), 5, 0.3, 0.6)
     assert (hard.reason, hard.rows.tolist()) == ("too hard", [6])
     assert (easy.reason, easy.rows.tolist()) == ("too easy", [0, 2, 3, 4])
 
@@ -131,6 +131,14 @@ def test_a_row_that_comes_twice_counts_once_in_a_pass_rate() -> None:
     made = table([{"problem": 1, "verdict": verdict} for verdict in ("pass", "fail", "pass")])
     made.left[2] = READING
     assert picking.pass_rates(made)[0] == 0.5
+
+
+def test_rows_that_come_in_later_do_not_count_in_a_pass_rate() -> None:
+    """The second file is mixed in with step 3."""
+    rows = [{"problem": 1, "verdict": "pass"}, *[{"problem": 1, "verdict": "fail", "source": 1}] * 3]
+    made = table(rows, joins=(0, 3))
+    assert [picking.pass_rates(made, step)[0] for step in (2, 3, None)] == [1.0, 0.25, 0.25]
+    assert picking.by_pass_rate(made, made.present(2), 2, 0.5, 1.0)[0].rows.tolist() == []
 
 
 @pytest.mark.parametrize(("prefer", "kept"), [("shortest", [1, 3, 4]), ("first", [0, 1, 4])])
@@ -172,7 +180,7 @@ def test_cap_diverse() -> None:
 def balanced(rows: Sequence[dict[str, Any]], **how: Any) -> tuple[list[int], list[Loss]]:
     made = table(rows)
     options = {"by": ["domain"], "shares": {}, "budget": None, "unit": "rows", "prefer": "first", **how}
-    losses = picking.balance(made, everything(made), Balance(**options))
+    losses = picking.balance(made, everything(made), 5, Balance(**options))
     return left(made, losses), losses
 
 
@@ -226,7 +234,7 @@ def test_a_budget_is_kept_and_used(rows: list[tuple[str, int]], budget: int, sha
     """Never more than the budget; all that is named where the budget is large enough for it."""
     made = table([{"domain": domain, "tokens": tokens} for domain, tokens in rows])
     how = Balance(["domain"], shares, budget, "tokens", "first")
-    stays = left(made, picking.balance(made, everything(made), how))
+    stays = left(made, picking.balance(made, everything(made), 5, how))
     spent = sum(rows[row][1] for row in stays)
     assert spent <= budget
     named = [(domain, tokens) for domain, tokens in rows if not shares or domain in shares]

@@ -412,6 +412,22 @@ def test_a_file_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.Monke
         run(tmp_path / "run", file, steps=STEPS)
 
 
+def test_a_benchmark_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is published that one half was compared with one state of it and the rest with another."""
+    file = write(tmp_path / "a.jsonl", rows(30))
+    benchmark = write(tmp_path / "test.jsonl", [{"problem": "What is the name of the river?"}])
+    real = curation.ledger.write
+
+    def changing(*given: Any) -> int:
+        write(benchmark, [{"problem": "What is the name of the other river?"}])
+        return real(*given)
+
+    monkeypatch.setattr(curation.ledger, "write", changing)
+    steps = [*STEPS, {"name": "decontaminate", "benchmarks": [str(benchmark)]}]
+    with pytest.raises(RunFailed, match=r"test\.jsonl' was changed while it was curated"):
+        run(tmp_path / "run", file, steps=steps)
+
+
 @pytest.mark.parametrize("when", ["reading", "writing"])
 def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     """With the way out; the same call goes on once there is room."""
