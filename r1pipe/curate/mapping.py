@@ -65,7 +65,7 @@ class Columns(BaseModel):
     preference: str = "preference"
     """How good a preference model finds it: a number on any scale."""
     template: Literal["plain", "r1-zero"] = "plain"
-    """`r1-zero` makes the paper's prompt of the prompt column; `plain` leaves it as it is."""
+    """`r1-zero` makes the paper's prompt of the prompt column; `plain` takes its text as the prompt."""
 
     @cached_property
     def moved(self) -> frozenset[str]:

@@ -44,6 +44,8 @@ class Batch:
     """What it took, judging included."""
     written: Written | None
     """None for one that the journal held whole."""
+    held_prompt_tokens: int
+    """Of the prompts whose completions the journal held."""
     fresh: bool
     """Whether its row of metrics is still to be written."""
 
@@ -129,6 +131,7 @@ class Job:
             self._done + completions,
             time.monotonic() - begun,
             written,
+            sum(len(pairs[place][0].token_ids) for place in known),
             self._going_on,
         )
 

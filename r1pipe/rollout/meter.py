@@ -9,6 +9,7 @@ from r1pipe.measure.cost import Price
 from r1pipe.measure.pace import Pace
 from r1pipe.rollout.batching import Batch
 from r1pipe.rollout.tally import Tally
+from r1pipe.rollout.writers import Written
 from r1pipe.text import now
 
 
@@ -27,7 +28,7 @@ class Meter:
     def usd(self) -> float:
         """What all batches have cost that were logged, by this process and by those before it.
 
-        Of a batch that a kill broke off, the time is not known.
+        Of a batch that a kill broke off all tokens that were kept are in it; its time is not known.
         """
         if self._spent is None:
             logged = []
@@ -86,11 +87,12 @@ class Meter:
     def _cost(self, batch: Batch, total: Tally) -> dict[str, float | None]:
         if self._price is None:
             return {}
-        before, written = self.usd, batch.written
+        before, written = self.usd, batch.written or Written(0)
+        # What the journal held was made by a process that did not live to log this batch.
         cost = self._price.of(
             seconds=batch.seconds,
-            prompt_tokens=written.prompt_tokens if written else 0,
-            tokens=written.tokens if written else 0,
+            prompt_tokens=written.prompt_tokens + batch.held_prompt_tokens,
+            tokens=batch.tokens + written.again,
         )
         self._spent = before + cost
         return {"usd": cost, "usd_per_accepted": self._spent / total.accepted if total.accepted else None}
