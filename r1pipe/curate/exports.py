@@ -10,13 +10,15 @@ the first, whose prompt and completion are those of the model.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import filelock
+
 from r1pipe import jsonl
 from r1pipe.curate.mapping import read_turns
-from r1pipe.errors import UsageError
+from r1pipe.errors import Conflict, UsageError
 from r1pipe.prompting import OPEN_THINK, opens_thinking
 
 Row = dict[str, Any]
@@ -37,6 +39,7 @@ def export(dataset: Path, form: Form, out: Path, *, rejects: bool = False, valid
 
     Raises:
         UsageError: nothing is there, or a row lacks what the form needs.
+        Conflict: another process writes that file.
         RunFailed: the file cannot be written.
     """
     files = _validation(dataset) if validation else jsonl.parts(dataset)
@@ -48,10 +51,28 @@ def export(dataset: Path, form: Form, out: Path, *, rejects: bool = False, valid
         made = map(_problem, _by_problem(files))
     else:
         made = map(_FORMS[form], (row for file in files for row in _checked(file, form)))
-    if not (written := jsonl.write_rows(out, made)):
-        out.unlink()
-        raise UsageError(f"'{dataset}' holds no rows, so that nothing is written. Check the path.")
+    with _alone(out):
+        if not (written := jsonl.write_rows(out, made)):
+            out.unlink()
+            raise UsageError(f"'{dataset}' holds no rows, so that nothing is written. Check the path.")
     return written
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Be the only one that writes a file: two would write into each other's lines."""
+    lock = filelock.FileLock(out.with_name(f".{out.name}.lock"))
+    with jsonl.writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise Conflict(f"Another export writes '{out}'. Wait for it, or give another --out.") from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink()
+        lock.release()
 
 
 def _validation(dataset: Path) -> list[Path]:

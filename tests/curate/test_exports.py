@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 
 from r1pipe import jsonl
 from r1pipe.curate.exports import export
-from r1pipe.errors import UsageError
+from r1pipe.errors import Conflict, UsageError
 from tests.curate.test_traces import sampled, trace
 
 RIGHT = "5 * 6 = 30 </think> <answer> 30 </answer>"
@@ -173,3 +174,14 @@ def _gzipped(folder: Path) -> Path:
     path = folder / "rows.jsonl.gz"
     path.write_bytes(gzip.compress(jsonl.dumps(trace()) + b"\n"))
     return path
+
+
+def test_two_exports_into_one_file(dataset: Path, tmp_path: Path) -> None:
+    """The second is refused while the first writes, and the file is whole when it is done."""
+    out = tmp_path / "new" / "messages.jsonl"
+    assert export(dataset, "messages", out) > 1
+    whole = out.read_bytes()
+    writing = filelock.FileLock(out.with_name(f".{out.name}.lock"))
+    with writing, pytest.raises(Conflict, match=r"Another export writes .*messages\.jsonl.*--out"):
+        export(dataset, "sharegpt", out)
+    assert out.read_bytes() == whole
