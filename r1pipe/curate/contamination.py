@@ -228,7 +228,7 @@ class ContaminationIndex:
         return list(hits.values())
 
     def _perhaps(self, grams: Hashes) -> Places:
-        """The places of 8-grams that may be of an item: all that are, and of the others one in a hundred."""
+        """The places of 8-grams that may be of an item: all that are, and of the others one in thirty."""
         bits = grams >> self._shift
         marks = self._filter.take((bits >> _BYTE).view(np.int64))
         marks >>= (bits & _IN_BYTE).astype(np.uint8)
@@ -337,7 +337,7 @@ def _salts(benchmarks: Sequence[str]) -> Hashes:
 def _filter(grams: Hashes) -> tuple[np.uint64, npt.NDArray[np.uint8]]:
     """A bit for each value of an n-gram's upper bits, and by how much to shift to get at these."""
     least, most = _FILTER_BITS
-    bits = min(most, max(least, len(grams).bit_length() + 7))
+    bits = min(most, max(least, len(grams).bit_length() + 5))  # more would not stay in a core's cache
     shift = np.uint64(64 - bits)
     places = grams >> shift
     filled: npt.NDArray[np.uint8] = np.zeros(1 << (bits - 3), np.uint8)
