@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 GROUPS: dict[str, set[str]] = {
     "foundation": {
-        "artifact", "batches", "card", "checkpoint", "errors", "external", "fingerprint", "hints", "hub",
-        "integrity", "jsonl", "machine", "manifest", "marked", "parallel", "prompting", "recipe", "reporting",
-        "shipped", "stage", "text", "watchdog", "zstd",
+        "artifact", "batches", "card", "checkpoint", "conversation", "errors", "external", "fingerprint",
+        "hints", "hub", "integrity", "jsonl", "machine", "manifest", "marked", "parallel", "prompting",
+        "recipe", "reporting", "shipped", "stage", "text", "watchdog", "zstd",
     },
     "rooms": {"curate", "measure", "rewards", "rollout", "tasks", "train", "verify", "world"},
     "stages": {"stages"},

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 import filelock
 
 from r1pipe import jsonl
-from r1pipe.curate.mapping import read_turns
+from r1pipe.conversation import read_turns
 from r1pipe.errors import Conflict, UsageError
 from r1pipe.prompting import OPEN_THINK, opens_thinking
 

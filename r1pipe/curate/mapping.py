@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from r1pipe.conversation import read_turns
 from r1pipe.jsonl import Row
 from r1pipe.prompting import CLOSE_THINK, OPEN_THINK, Parsed, opens_thinking, parse, render
 from r1pipe.verify.verdict import Mark
@@ -241,27 +242,6 @@ def _no_text(row: Row, *columns: str) -> str:
     return f"no text in {' and '.join(map(repr, columns))}; the row has: {', '.join(row)[:200] or 'nothing'}"
 
 
-_ROLES: Final = {
-    "human": "user",
-    "gpt": "assistant",
-    "user": "user",
-    "assistant": "assistant",
-    "system": "system",
-}
-"""What ShareGPT calls them, and the usual names."""
-
-
-def read_turns(messages: Any, column: str) -> list[dict[str, str]] | str:
-    """The turns of a conversation as {role, content}, or in a few words why it is none."""
-    read = [_message(each) for each in messages] if isinstance(messages, list) else []
-    told = [each for each in read if each is not None]
-    if len(told) < 2 or len(told) < len(read):
-        return f"{column!r} is not a list of {{role, content}} with a question and an answer"
-    if told[-1]["role"] != "assistant":
-        return f"{column!r} does not end in an assistant's answer"
-    return told
-
-
 def _conversation(messages: Any, column: str) -> _Said | str:
     told = read_turns(messages, column)
     if isinstance(told, str):
@@ -269,15 +249,6 @@ def _conversation(messages: Any, column: str) -> _Said | str:
     question = "\n\n".join(each["content"] for each in told[:-1] if each["role"] == "user")
     usual = column == "messages" and told == messages
     return question, question, told[-1]["content"], told, usual
-
-
-def _message(message: Any) -> dict[str, str] | None:
-    if not isinstance(message, dict):
-        return None
-    role, content = (message.get(a, message.get(b)) for a, b in (("role", "from"), ("content", "value")))
-    if not isinstance(role, str) or not isinstance(content, str):
-        return None
-    return {"role": _ROLES.get(role, role), "content": content}
 
 
 def _at(row: Row, column: str) -> Any:

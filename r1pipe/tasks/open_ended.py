@@ -6,6 +6,7 @@ DeepSeek-R1 paper, section 2.3.3: the fifth of the training data that is not rea
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 from pydantic import (
@@ -18,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from r1pipe.conversation import read_turn
 from r1pipe.prompting import Parsed
 from r1pipe.tasks.base import Item
 from r1pipe.tasks.judges import ANSWER_COLUMNS, QUESTION_COLUMNS, Plain, text_under, under
@@ -163,27 +165,15 @@ class OpenJudge(Plain):
 
 
 def _conversation(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """(the first user's words, the assistant's that follow at once); {role, content} or {from, value}."""
+    """(the first user's words, the assistant's that follow at once)."""
     turns = row.get("messages", row.get("conversations"))
-    told = [_turn(each) for each in turns] if isinstance(turns, list) else []
-    for place, (role, text) in enumerate(told):
-        if role == "user" and text:
-            following = told[place + 1] if place + 1 < len(told) else (None, None)
-            return text, following[1] if following[0] == "assistant" else None
+    told = [read_turn(each) for each in turns] if isinstance(turns, list) else []
+    for turn, following in pairwise([*told, None]):
+        if turn is not None and turn["role"] == "user" and (asked := turn["content"].strip()):
+            if following is None or following["role"] != "assistant":
+                return asked, None
+            return asked, following["content"].strip() or None
     return None, None
-
-
-_ROLES: Final = {"human": "user", "gpt": "assistant"}
-"""What ShareGPT calls them."""
-
-
-def _turn(turn: Any) -> tuple[str | None, str | None]:
-    if not isinstance(turn, Mapping):
-        return None, None
-    role, text = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-    if not isinstance(role, str) or not isinstance(text, str):
-        return None, None
-    return _ROLES.get(role, role), text.strip() or None
 
 
 def _written(rule: Any) -> Any:
