@@ -338,6 +338,7 @@ def _options() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, nargs="+", default=[50_000, 200_000, 800_000])
+    # So many that r1pipe's start, some seconds however few there are, does not decide the comparison.
     parser.add_argument("--sample", type=int, default=40_000, help="rows that datatrove gets too")
     parser.add_argument(
         "--peer", help="the Python of an environment with datatrove; without it r1pipe runs alone"

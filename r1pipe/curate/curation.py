@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,7 @@ from r1pipe.curate.step import Alone, Step, Together
 from r1pipe.curate.steps import Exact
 from r1pipe.curate.table import READING, STAYS, Array, Numbers, Of, Table
 from r1pipe.curate.workers import each
-from r1pipe.errors import RunFailed
+from r1pipe.errors import RunFailed, UsageError
 from r1pipe.stage import Work
 
 EXAMPLES: Final = 3
@@ -73,19 +73,16 @@ def curate(job: Job, work: Work) -> Curated:
     pieces = chunks(plan.sources, CHUNK)
     _read(job, plan, pieces, work)
     table, told = decide(job, plan, pieces, work)
+    changed = partial(_refuse_changes, job, stats, named)
     if not told[-1].kept:
+        changed()
         with jsonl.writing(rejected := work.dir / REJECTED):
             rejected.mkdir(exist_ok=True)
         ledger.write(table, step_names(job.steps), pieces, plan, rejected, job.ending)
         raise RunFailed(_nothing_kept(told, rejected))
     made = _write(job, plan, pieces, table, work)
     lines = ledger.write(table, step_names(job.steps), pieces, plan, work.dir / PUBLISHED, job.ending)
-    for source, stat in zip(job.sources, stats, strict=True):
-        if source.stat != stat:
-            raise RunFailed(_changed(source.given))
-    now = _stats(job.files)
-    if changed := [path for path in named if now[path] != named[path]]:
-        raise RunFailed(_changed(changed[0]))
+    changed()
     metrics = _metrics(table, told, made)
     assert lines == metrics["input"] - metrics["kept"], f"{lines} lines of the ledger; {metrics}"
     return Curated(work.dir / PUBLISHED, _contents(job, plan, table, told, made), metrics)
@@ -110,6 +107,18 @@ def _begin(job: Job, work: Work) -> list[Stat]:
 def _stats(files: Sequence[Sequence[Path]]) -> dict[Path, Stat]:
     """The states of all files that the steps name."""
     return {part: stat_of(part) for named in files for path in named for part in jsonl.parts(path)}
+
+
+def _refuse_changes(job: Job, stats: Sequence[Stat], named: Mapping[Path, Stat]) -> None:
+    """Raise `RunFailed` where a file is not as it was when the reading began."""
+    before = {**named, **{source.given: stat for source, stat in zip(job.sources, stats, strict=True)}}
+    try:
+        now = {**_stats(job.files), **{source.given: source.stat for source in job.sources}}
+    except (FileNotFoundError, UsageError):  # one is gone
+        now = {path: stat_of(path) for path in before if path.exists()}
+    for path in {**before, **now}:
+        if before.get(path) != now.get(path):
+            raise RunFailed(_changed(path))
 
 
 def _read_plan(job: Job, work: Work, stats: Sequence[Stat]) -> ReadPlan:

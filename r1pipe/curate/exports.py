@@ -71,7 +71,8 @@ def _alone(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        Path(lock.lock_file).unlink()
+        # While it is locked: whoever has opened it by then sees that it is gone, and makes a new one.
+        Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 

@@ -82,7 +82,7 @@ class Keep(BaseModel):
 
     def filters(self) -> list[Filter]:
         """What looks at every row alone, in order."""
-        filters: list[Filter] = []
+        filters: list[Filter] = [answered]
         if self.untruncated:
             filters.append(untruncated)
         if self.correct:
@@ -116,6 +116,12 @@ def curate(rows: Iterable[SampleRow], steps: Sequence[CurationStep]) -> Curated:
 
 
 # --- Filters: one row at a time
+
+
+def answered(row: SampleRow) -> str | None:
+    """Reject what a teacher would not answer, whatever else is kept: nothing is there."""
+    refused = cast(Mapping[str, Any], row).get("finish_reason") == "refused"
+    return row["reason"].partition(": ")[0] if refused else None
 
 
 def untruncated(row: SampleRow) -> str | None:

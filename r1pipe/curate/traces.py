@@ -46,8 +46,9 @@ class TraceRow(SampleRow):
     """What stands after the thinking, as it was written; empty where that was not closed."""
     original: str | None
     """The completion as the model wrote it, where `source` is `rewritten`."""
-    finish_reason: Literal["stop", "length"]
-    """`stop` where it ended by itself, `length` where the token limit cut it off."""
+    finish_reason: Literal["stop", "length", "refused"]
+    """`stop` where it ended by itself, `length` where the token limit cut it off; `refused` where a teacher
+    would not answer, of which there is no text, and `reason` says what it said."""
     prompt_tokens: int
     """Tokens of the prompt."""
     difficulty: float | None
@@ -139,7 +140,7 @@ def trace_row(
             "thinking": parts.thinking,
             "response": parts.tail.strip(),
             "original": original,
-            "finish_reason": "length" if row["truncated"] else "stop",
+            "finish_reason": _finish_reason(row),
             "prompt_tokens": prompt_tokens,
             "difficulty": difficulty,
             "language_consistency": spoken,
@@ -153,6 +154,12 @@ def trace_row(
             **(_NOT_DRAWN if drawn is None else asdict(drawn)),
         },
     )
+
+
+def _finish_reason(row: SampleRow) -> Literal["stop", "length", "refused"]:
+    if cast(Mapping[str, Any], row).get("refused"):  # as the journal of a sampling has it
+        return "refused"
+    return "length" if row["truncated"] else "stop"
 
 
 def _flags(row: SampleRow, parts: Parsed, spoken: float | None) -> list[Flag]:

@@ -18,6 +18,8 @@ class JournalRow(SampleRow, total=False):
     """When it was judged; ISO 8601, UTC."""
     judged_again: int
     """How often it was judged once more, its verdict having been undecided."""
+    refused: bool
+    """Whether the one who was asked would not answer, so that there is nothing to judge."""
 
 
 class Answers:

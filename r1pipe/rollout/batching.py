@@ -45,7 +45,7 @@ class Batch:
     written: Written | None
     """None for one that the journal held whole."""
     held_prompt_tokens: int
-    """Of the prompts whose completions the journal held."""
+    """Of the prompts that the journal held answers to, by the tokenizer's count."""
     fresh: bool
     """Whether its row of metrics is still to be written."""
 
@@ -106,6 +106,7 @@ class Job:
         begun, written = time.monotonic(), None
         keys = [(question.item.id, sample) for question, sample in pairs]
         known = {place for place, key in enumerate(keys) if key in answers}
+        held = [place for place in known if _was_answered(answers[keys[place]])]
         whole = len(known) == len(pairs)
         if not whole:
             self._work.pause_point()
@@ -131,7 +132,7 @@ class Job:
             self._done + completions,
             time.monotonic() - begun,
             written,
-            sum(len(pairs[place][0].token_ids) for place in known),
+            sum(len(pairs[place][0].token_ids) for place in held),
             self._going_on,
         )
 
@@ -147,8 +148,8 @@ class Job:
     def _judge_again(self, pairs: Sequence[Pair], keys: Sequence[tuple[str, int]], answers: Answers) -> None:
         """Ask again for verdicts that a judge did not come to, a bounded number of times.
 
-        The machine may have been busy, or a worker have died. What was cut off stays as it is: that it is
-        undecided is the task's own rule.
+        The machine may have been busy, or a worker have died. What was cut off stays as it is, as that it is
+        undecided is the task's own rule, and so does what a teacher would not answer.
         """
         for _ in range(self._drawing.judge_again):
             open_: list[tuple[Question, JournalRow]] = [
@@ -191,8 +192,13 @@ def seed_of(seed: int, question: Question, sample: int) -> int:
 
 def _may_be_decided(row: JournalRow, times: int) -> bool:
     """Whether a judge may come to a verdict yet: there is a text, and it is whole."""
-    judgeable = bool(row["completion"]) and not row["truncated"]
+    judgeable = not row.get("refused") and not row["truncated"]
     return judgeable and row["verdict"] == Mark.UNDECIDED and row.get("judged_again", 0) < times
+
+
+def _was_answered(row: Mapping[str, Any]) -> bool:
+    """Whether somebody generated it: not the tasks themselves, and not who refused to."""
+    return row.get("engine") is not None and not row.get("refused")
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, int]:

@@ -56,9 +56,9 @@ class Request(Generic[T]):
     """Makes the result of an answer's JSON; raises `HalfAnswer`."""
     seconds: float
     """After which one try is given up."""
-    refused: Callable[[str], T] | None = None
-    """Makes the result of what a server says that will not have this request; where it is None, that ends
-    all."""
+    refused: Callable[[int, str], T] | None = None
+    """Makes the result of status and words of a server that will not have this request; where it is None,
+    that ends all."""
 
 
 class Endpoint:
@@ -92,7 +92,7 @@ class Endpoint:
                 return await self._try(client, request)
             except _Failed as failure:
                 if request.refused is not None and failure.status in _OF_THE_REQUEST:
-                    return request.refused(str(failure))
+                    return request.refused(failure.status, failure.words)
                 if number == tries or not failure.passing:
                     tried = "once" if number == 1 else f"{number} times in {time.monotonic() - begun:.1f} s"
                     raise self._given_up(request, failure, tried) from None
@@ -135,10 +135,11 @@ class Endpoint:
             raise _Failed(
                 f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             ) from None
-        said = f"{answer.status_code} {self._shown(answer.text)}".strip()
+        words = self._shown(answer.text)
+        said = f"{answer.status_code} {words}".strip()
         if answer.status_code != HTTPStatus.OK:
             passing = answer.is_server_error or answer.status_code in _PASSING
-            raise _Failed(said, passing, status=answer.status_code, wait=_retry_after(answer))
+            raise _Failed(said, passing, answer.status_code, words, wait=_retry_after(answer))
         try:
             return request.read(answer.json())
         except HalfAnswer as half:
@@ -171,11 +172,14 @@ class Endpoint:
 class _Failed(Exception):
     """A try did not succeed; the message is what the server said."""
 
-    def __init__(self, said: str, passing: bool = True, *, status: int = 0, wait: float = 0.0) -> None:
-        """`passing`: whether another try may help, after at least `wait` seconds."""
+    def __init__(
+        self, said: str, passing: bool = True, status: int = 0, words: str = "", *, wait: float = 0.0
+    ) -> None:
+        """`passing`: whether another try may help, after at least `wait` seconds; `words`: of the answer."""
         super().__init__(said)
         self.passing = passing
         self.status = status
+        self.words = words
         self.wait = wait
 
 

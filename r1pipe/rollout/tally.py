@@ -44,7 +44,7 @@ class Tally(BaseModel):
     rewritten: int = 0
     """Of those that were kept."""
     undecided: dict[str, int] = {}
-    """By reason."""
+    """By reason; without what a teacher refused, which is among the `rejected`."""
     judged_again: int = 0
     """Completions whose verdict was undecided and that were judged once more or oftener."""
     settled: int = 0
@@ -70,7 +70,8 @@ class Tally(BaseModel):
             for group in groups:
                 group.generated += 1
                 group.accepted += accepted
-            self.undecided = dict(Counter(self.undecided) + reasons_of([row]))
+            if row["finish_reason"] != "refused":  # of which no judge was asked
+                self.undecided = dict(Counter(self.undecided) + reasons_of([row]))
 
     def add_batch(self, rows: Iterable[JournalRow]) -> None:
         """Count one batch more as it was generated: its tokens, and what was judged again in it."""

@@ -9,15 +9,17 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from r1pipe.measure.samples import SampleRow
 from r1pipe.prompting import CLOSE_THINK, OPEN_THINK, opens_thinking
+from r1pipe.rollout.answers import JournalRow
 from r1pipe.rollout.endpoint import Endpoint, HalfAnswer, Request
 from r1pipe.rollout.engine import Sampling
 from r1pipe.rollout.overlap import Overlapped
 from r1pipe.rollout.specs import TeacherSpec
 from r1pipe.rollout.writers import Keep, Origin, Pairs, Written, judged, tokens_of
+from r1pipe.text import shortened
 from r1pipe.verify.verdict import Mark
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ _THINKING: Final = ("reasoning_content", "reasoning")
 _CUT_OFF: Final = ("length", "content_filter")
 """The reasons of OpenAI's protocol why a text is not whole."""
 _ANYTHING: Final = "What is 1 + 1?"
-REFUSED: Final = "the teacher will not answer this question"
+_SHOWN: Final = 200  # characters of a refusal that are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Said:
     """Generated, as the server counts them; None where it does not tell."""
     prompt_tokens: int | None
     refused: str | None = None
-    """What the server said that would not answer; then there is no text."""
+    """How the server said that it would not answer; then there is no text."""
 
     def completion(self, opened: bool) -> str:
         """What a student is to write; `opened` says whether its prompt has begun the thinking."""
@@ -72,7 +74,6 @@ class TeacherWriter:
         self._endpoint = Endpoint(spec)
         self._told = False
         self._told_of_refusals = False
-        self._answers = False  # whether this server has answered anything
 
     @property
     def origin(self) -> Origin:
@@ -85,7 +86,7 @@ class TeacherWriter:
         """Ask for one completion for each pair that is not known; each is judged as soon as it is there.
 
         Whether the seeds make the same text again is the server's affair. A question that it will not answer
-        is undecided. Raises `RunFailed` where it answers none at all.
+        is undecided. Raises `RunFailed` where it answers none of these, nor what nobody would refuse.
         """
         self._introduce()
         places = [place for place in range(len(pairs)) if place not in known]
@@ -105,21 +106,15 @@ class TeacherWriter:
                 ],
             )
             rows = [
-                row if said.refused is None else _unanswered(row)
+                row if said.refused is None else _unanswered(row, said.refused)
                 for row, (_, said) in zip(rows, placed, strict=True)
             ]
             keep(rows)
             return rows
 
-        refused: list[tuple[int, Said]] = []
-
         def finished(place: int, said: Said) -> None:
-            self._answers |= said.refused is None
-            if self._answers:
-                self._tell(said)
+            if said.refused is None:  # else perhaps nothing is wrong with the question
                 overlapped.finished(place, said)
-            else:  # perhaps nothing is wrong with the questions
-                refused.append((place, said))
 
         overlapped: Overlapped[Said, SampleRow]
         with Overlapped(judge) as overlapped:
@@ -130,10 +125,12 @@ class TeacherWriter:
             ]
             said = asyncio.run(self._endpoint.ask_all(requests, finished))
             seconds = time.monotonic() - begun
-            if not self._answers:
+            refused = [(place, each) for place, each in enumerate(said) if each.refused is not None]
+            if refused and len(refused) == len(said):
                 self._ask_anything(sampling)
             for each in refused:
-                finished(*each)
+                self._tell(each[1])
+                overlapped.finished(*each)
             rows = overlapped.results(len(asked))
         prompts = [
             len(question.token_ids) if each.prompt_tokens is None else each.prompt_tokens
@@ -152,11 +149,10 @@ class TeacherWriter:
     def _ask_anything(self, sampling: Sampling) -> None:
         """Find out whether it answers what nobody would refuse. Raises `RunFailed` where it does not."""
         asyncio.run(self._endpoint.ask_all([replace(self._asking(_ANYTHING, 0, sampling), refused=None)]))
-        self._answers = True
 
     def _tell(self, said: Said) -> None:
         if said.refused is not None and not self._told_of_refusals:
-            self._say(f"The teacher will not answer some questions, which stay undecided: {said.refused}")
+            self._say(f"The teacher will not answer some questions, which stay undecided: {said.refused}.")
             self._told_of_refusals = True
 
     def _asking(self, question: str, seed: int, sampling: Sampling) -> Request[Said]:
@@ -179,13 +175,16 @@ class TeacherWriter:
         return tokens_of(text, self._tokenizer) if said.tokens is None else said.tokens
 
 
-def _refused(message: str) -> Said:
-    return Said(None, "", truncated=False, tokens=0, prompt_tokens=0, refused=message)
+def _refused(how: int | str, words: str) -> Said:
+    """What a refusal is: an answer without text; `how` is the server's status, or what else says so."""
+    said = f"refused ({how}): {shortened(words, _SHOWN)}".removesuffix(": ")
+    return Said(None, "", truncated=False, tokens=0, prompt_tokens=0, refused=said)
 
 
-def _unanswered(row: SampleRow) -> SampleRow:
+def _unanswered(row: SampleRow, refusal: str) -> JournalRow:
     """The row of a question that was refused: nobody knows whether the teacher could have answered it."""
-    return {**row, "verdict": Mark.UNDECIDED.value, "reason": REFUSED}
+    told = {"verdict": Mark.UNDECIDED.value, "reason": refusal, "refused": True}
+    return cast(JournalRow, {**row, **told})
 
 
 def read_answer(answer: Any) -> Said:
@@ -199,7 +198,13 @@ def read_answer(answer: Any) -> Said:
         raise HalfAnswer("it does not say why it ended")
     thinking = next((message[key] for key in _THINKING if isinstance(message.get(key), str)), None)
     text = message.get("content")
-    if not isinstance(text, str | None) or (text is None and thinking is None):
+    if not isinstance(text, str | None):
+        raise HalfAnswer("no text in it")
+    if text is None and thinking is None:
+        if isinstance(refusal := message.get("refusal"), str):
+            return _refused("its own words", refusal)
+        if choice["finish_reason"] == "content_filter":
+            return _refused("content_filter", "")
         raise HalfAnswer("no text in it")
     usage = answer.get("usage")
     return Said(

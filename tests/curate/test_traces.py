@@ -98,7 +98,7 @@ def test_the_schema_tells_every_column() -> None:
     assert set(found["required"]) == set(found["properties"])
     assert found["additionalProperties"] is False
     assert [name for name, column in found["properties"].items() if not column["description"]] == []
-    assert found["properties"]["finish_reason"]["enum"] == ["stop", "length"]
+    assert found["properties"]["finish_reason"]["enum"] == ["stop", "length", "refused"]
 
 
 def test_a_row_is_checked_by_the_schema() -> None:

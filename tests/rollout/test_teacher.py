@@ -18,7 +18,7 @@ from r1pipe.curate.traces import validated
 from r1pipe.errors import RunFailed, UsageError
 from r1pipe.rollout import endpoint
 from r1pipe.rollout.endpoint import HalfAnswer
-from r1pipe.rollout.teacher import REFUSED, read_answer
+from r1pipe.rollout.teacher import read_answer
 from r1pipe.stage import Outcome
 from stages import sample
 from tests.stages.test_sample import ANYTHING, SMALL, published, solve
@@ -144,49 +144,97 @@ def test_the_traces_of_a_teacher_asked_otherwise_are_others(tiny: Path, tmp_path
     assert len(set(ids)) == len(asked) and ids[-1] == ids[0]
 
 
-def refusing(*numbers: int) -> Callable[[Message, int], tuple[int, Any]]:
+def refusing(*numbers: int, status: int = 400) -> Callable[[Message, int], tuple[int, Any]]:
     """Refuses the so manyeth requests."""
-    refusal = {"error": "content policy"}
-    return lambda body, number: (400, refusal) if number in numbers else right(body)
+    return lambda body, number: (status, b"it is against our policy") if number in numbers else right(body)
 
 
-@pytest.mark.parametrize("numbers", [(1,), (3,), (1, 2)])
+FREE = {"correct": False, "untruncated": False, "well_formed": False, "single_language": 0}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "status", "keep"), [((1,), 400, {}), ((3,), 413, {}), ((1, 2), 422, {}), ((2,), 400, FREE)]
+)
 def test_a_question_that_is_refused_is_undecided(
-    tiny: Path, tmp_path: Path, numbers: tuple[int, ...]
+    tiny: Path, tmp_path: Path, numbers: tuple[int, ...], status: int, keep: Any
 ) -> None:
-    """It is asked once, counted with its reason, and costs nothing; the others are answered."""
-    with teaching(refusing(*numbers)) as server:
-        outcome, ear = run(tiny, tmp_path / "one", server, teacher={"concurrency": 1})
+    """It is asked once, is told with what the server said, and costs nothing; the others are answered. It is
+    not kept whatever else is, and no judge is asked again."""
+    price = {"million_tokens": 1e6, "million_prompt_tokens": 1e3}
+    with teaching(refusing(*numbers, status=status)) as server:
+        outcome, ear = run(tiny, tmp_path / "one", server, teacher={"concurrency": 1}, keep=keep, price=price)
         assert len(server.asked) == 4
-    count = len(numbers)
-    assert outcome.metrics["undecided_reasons"] == {REFUSED: count}
-    assert (outcome.metrics["kept"], outcome.metrics["rejected"]) == (
-        4 - count,
-        {f"undecided: {REFUSED}": count},
-    )
+    count, kept = len(numbers), 4 - len(numbers)
+    assert (outcome.metrics["kept"], outcome.metrics["undecided"]) == (kept, 0)
+    assert outcome.metrics["rejected"] == {f"refused ({status})": count}
+    assert outcome.metrics["judged_again"] == 0
     rejects = list(jsonl.iter_rows(outcome.path / "rejects.jsonl"))
-    assert [(row["verdict"], row["completion"], row["tokens"]) for row in rejects] == [
-        ("undecided", "", 0)
-    ] * count
-    assert 'will not answer some questions, which stay undecided: 400 {"error": "content policy"}' in ear.said
+    assert len(rejects) == count
+    for row in rejects:
+        validated({name: value for name, value in row.items() if name != "rejected"})
+        assert row["reason"] == f"refused ({status}): it is against our policy"
+        told = (row["verdict"], row["completion"], row["tokens"], row["finish_reason"])
+        assert told == ("undecided", "", 0, "refused")
+    assert f"which stay undecided: refused ({status}): it is against our policy." in ear.said
+    assert outcome.cost["usd"] == pytest.approx(outcome.metrics["tokens"] + kept * 100 / 1e3)
+
+
+@pytest.mark.parametrize(
+    ("message", "finish", "reason"),
+    [
+        ({"content": None, "refusal": "I will not."}, "stop", "refused (its own words): I will not."),
+        ({"content": None}, "content_filter", "refused (content_filter)"),
+    ],
+)
+def test_a_refusal_that_comes_as_an_answer(message: Message, finish: str, reason: str) -> None:
+    """As some servers and their filters have it."""
+    said = read_answer({"choices": [{"message": message, "finish_reason": finish}]})
+    assert (said.refused, said.text, said.tokens) == (reason, "", 0)
+
+
+def test_a_refusal_is_kept_over_a_kill(tiny: Path, tmp_path: Path) -> None:
+    """The server dies in the second batch; what it refused in the first is not asked again, and all is as if
+    nothing had happened."""
+
+    def dies(body: Message, number: int) -> tuple[int, Any]:
+        return (503, b"overloaded") if number > 5 else refusing(2)(body, number)
+
+    fields: dict[str, Any] = {"samples": 2, "batch": 4, "teacher": {"retries": 0, "concurrency": 1}}
+    with teaching(dies) as server:
+        with pytest.raises(RunFailed, match="503 overloaded"):
+            run(tiny, tmp_path / "one", server, **fields)
+        server.script = right
+        server.asked.clear()
+        outcome, _ = run(tiny, tmp_path / "one", server, **fields)
+        assert len(server.asked) == 3
+    with teaching(refusing(2)) as server:
+        run(tiny, tmp_path / "whole", server, **fields)
+    assert published(tmp_path / "one") == published(tmp_path / "whole")
+    assert outcome.metrics["rejected"]["refused (400)"] == 1
 
 
 def test_a_teacher_that_refuses_everything_ends_the_stage(tiny: Path, tmp_path: Path) -> None:
-    """Also what nobody would refuse: then nothing is taken for refused, and all is asked once more when the
-    server was mended. That only all of these questions are refused is found out by one more."""
-    with teaching(lambda body, number: (400, {"error": "context too long"})) as server:
+    """Also what nobody would refuse, in a later batch too: then nothing is taken for refused, and all of it
+    is asked once more when the server was mended. That only all of these questions are refused is found out
+    by one more."""
+
+    def from_the_second_batch_on(body: Message, number: int) -> tuple[int, Any]:
+        return right(body) if number <= 4 else (400, {"error": "context too long"})
+
+    fields: dict[str, Any] = {"samples": 2, "batch": 4, "teacher": {"concurrency": 1}}
+    with teaching(from_the_second_batch_on) as server:
         with pytest.raises(RunFailed, match=r"400 .*context too long.*It refuses the request itself"):
-            run(tiny, tmp_path / "one", server)
-        assert len(server.asked) == 5
+            run(tiny, tmp_path / "one", server, **fields)
+        assert len(server.asked) == 9 and "1 + 1" in str(server.asked[-1])
         server.script = right
-        outcome, _ = run(tiny, tmp_path / "one", server)
-    assert (outcome.metrics["kept"], outcome.metrics["undecided"]) == (4, 0)
+        outcome, _ = run(tiny, tmp_path / "one", server, **fields)
+    assert (outcome.metrics["generated"], outcome.metrics["rejected"]) == (8, {"duplicate": 4})
 
     def of_these_questions(body: Message, number: int) -> tuple[int, Any]:
         return (400, b"no") if number < 5 else reply({"content": "2"})
 
     with teaching(of_these_questions) as server:
-        with pytest.raises(RunFailed, match=rf"None of 4 completions was kept: 4 undecided: {REFUSED}"):
+        with pytest.raises(RunFailed, match=r"None of 4 completions was kept: 4 refused \(400\)"):
             run(tiny, tmp_path / "two", server)
         assert len(server.asked) == 5
 

@@ -412,20 +412,46 @@ def test_a_file_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.Monke
         run(tmp_path / "run", file, steps=STEPS)
 
 
-def test_a_benchmark_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is published that one half was compared with one state of it and the rest with another."""
+@pytest.mark.parametrize("change", ["another", "gone", "one more"])
+def test_a_benchmark_that_changes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Nothing is published of which a part was compared with one state of it and the rest with another."""
     file = write(tmp_path / "a.jsonl", rows(30))
-    benchmark = write(tmp_path / "test.jsonl", [{"problem": "What is the name of the river?"}])
+    (tmp_path / "test").mkdir()
+    for number in range(2):
+        write(
+            tmp_path / "test" / f"part-0000{number}.jsonl", [{"problem": f"Which river is number {number}?"}]
+        )
     real = curation.ledger.write
 
     def changing(*given: Any) -> int:
-        write(benchmark, [{"problem": "What is the name of the other river?"}])
+        if change == "gone":
+            (tmp_path / "test" / "part-00001.jsonl").unlink()
+        else:
+            number = 1 if change == "another" else 2
+            write(tmp_path / "test" / f"part-0000{number}.jsonl", [{"problem": "What is its name?"}])
         return real(*given)
 
     monkeypatch.setattr(curation.ledger, "write", changing)
-    steps = [*STEPS, {"name": "decontaminate", "benchmarks": [str(benchmark)]}]
-    with pytest.raises(RunFailed, match=r"test\.jsonl' was changed while it was curated"):
+    steps = [*STEPS, {"name": "decontaminate", "benchmarks": [str(tmp_path / "test")]}]
+    with pytest.raises(RunFailed, match=r"part-0000[12]\.jsonl' was changed while it was curated"):
         run(tmp_path / "run", file, steps=steps)
+
+
+def test_an_input_that_is_gone_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told as any other change, also where nothing is kept."""
+    file = write(tmp_path / "a.jsonl", rows(30))
+    real = curation.decide
+
+    def losing(*given: Any) -> Any:
+        found = real(*given)
+        file.unlink()
+        return found
+
+    monkeypatch.setattr(curation, "decide", losing)
+    with pytest.raises(RunFailed, match=r"a\.jsonl' was changed while it was curated"):
+        run(tmp_path / "run", file, steps=[{"name": "length", "at_least": 10**6}])
 
 
 @pytest.mark.parametrize("when", ["reading", "writing"])

@@ -61,6 +61,7 @@ STEPS = [
     "exact",
     {"name": "near", "threshold": 0.75},
     {"name": "cap", "count": 2, "prefer": "diverse"},
+    {"name": "pass-rate", "at_least": 0.6},
     {"name": "balance", "by": ["domain", "difficulty"], "rows": 60},
 ]
 
@@ -78,8 +79,11 @@ def test_a_change_of_what_is_curated_is_a_new_version(tmp_path: Path) -> None:
         made |= {"gold": "9" if number % 11 == 0 else str(seed % 7), "task": ("math", "code")[seed % 3 == 0]}
         made |= {"question": row(38)["question"]} if number % 40 == 39 else {}
         rows.append({**made, "truncated": number % 37 == 0, "opened": True})
-    outcome, _ = run(tmp_path / "run", write(tmp_path / "rows.jsonl", rows), steps=STEPS, validation=0.1)
+    wrong = [{**each, "id": f"{each['id']}-wrong", "verdict": "fail"} for each in rows]
+    mixed = {"name": "mix", "data": str(write(tmp_path / "mixed.jsonl", wrong)), "rows": 3}
+    file = write(tmp_path / "rows.jsonl", rows)
+    outcome, _ = run(tmp_path / "run", file, steps=[*STEPS, mixed], validation=0.1)
     told = [*kept(outcome), *kept(outcome, "validation"), *ledger(outcome)]
-    assert len({each["name"] for each in ledger(outcome)}) == 8
+    assert len({each["name"] for each in ledger(outcome)}) == 9
     digest = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
-    assert (curate.VERSION, digest) == (2, "90a025e91392845f")
+    assert (curate.VERSION, digest) == (2, "e12317fd43803776")
