@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
@@ -169,10 +169,20 @@ class Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
 
+AnyServer = TypeVar("AnyServer", bound=ThreadingHTTPServer)
+
+
 @contextmanager
 def serving(engine: TransformersEngine, tokenizer: PreTrainedTokenizerBase, context: int) -> Iterator[Server]:
+    """A server of an engine that runs in a thread."""
+    with running(Server(engine, tokenizer, context)) as server:
+        yield server
+
+
+@contextmanager
+def running(server: AnyServer) -> Iterator[AnyServer]:
     """A server that runs in a thread."""
-    with Server(engine, tokenizer, context) as server:
+    with server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:

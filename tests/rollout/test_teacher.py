@@ -21,6 +21,7 @@ from r1pipe.rollout.endpoint import HalfAnswer
 from r1pipe.rollout.teacher import read_answer
 from r1pipe.stage import Outcome
 from stages import sample
+from tests.loopback_server import running
 from tests.stages.test_sample import ANYTHING, SMALL, published, solve
 from tests.tiny_model import Ear, inputs, workplace
 
@@ -69,14 +70,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def teaching(script: Callable[[Message, int], tuple[int, Any]]) -> Iterator[Teacher]:
-    with Teacher(script) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with running(Teacher(script)) as server:
+        yield server
 
 
 def reply(message: Message, finish: str = "stop", usage: Any = None) -> tuple[int, Any]:
