@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, cast
+from typing import IO, Any, Final, Self, cast
 
 import orjson
 
@@ -74,9 +74,16 @@ def _may_be_rounded(found: Any) -> bool:
     """Whether it holds a float so large that orjson may have made it of an integer beyond 64 bits."""
     if isinstance(found, float):
         return abs(found) >= 2**63
-    if isinstance(found, dict):
-        return any(map(_may_be_rounded, found.values()))
-    return isinstance(found, list) and any(map(_may_be_rounded, found))
+    if not isinstance(found, dict | list):
+        return False
+    # Most values are texts, of which there is nothing to ask.
+    for value in found.values() if isinstance(found, dict) else found:
+        if isinstance(value, _NOT_TEXT) and _may_be_rounded(value):
+            return True
+    return False
+
+
+_NOT_TEXT: Final = (float, dict, list)
 
 
 # --- Reading
