@@ -4,7 +4,8 @@
 
 Every size is the beginning of the largest set (`bench/curate_rows.py`). On a sample r1pipe runs beside
 datatrove's MinHash and a plain n-gram decontamination (`bench/curate_datatrove.py`), which the other
-environment holds. The exit code is 1 when a claim is missed.
+environment holds. The two parts may be measured by two calls, one with `--rows` and no number, one without
+`--peer`: what is not measured stays as it is in `--out`. The exit code is 1 when a claim is missed.
 """
 
 import argparse
@@ -62,8 +63,9 @@ def steps(benchmarks: Sequence[Path]) -> list[Any]:
 
 
 def curated(rows: Path, out: Path, benchmarks: Sequence[Path]) -> Usage:
-    """Curate a folder into another; raises `SystemExit` with the code of a failure."""
-    shutil.rmtree(out, ignore_errors=True)
+    """Curate a folder into another, from the beginning; raises `SystemExit` with the code of a failure."""
+    for before in (out, out.with_name(f"{out.name}.run")):  # of a run that was stopped it would go on
+        shutil.rmtree(before, ignore_errors=True)
     config = out.with_suffix(".yaml")
     jsonl.write_json(config, {"steps": steps(benchmarks)})
     usage = measured([*R1PIPE, "curate", str(rows), "--config", str(config), "--out", str(out)])
@@ -307,6 +309,7 @@ def plots(sizes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the rows, curate them, compare, write."""
     chosen = _options().parse_args(arguments)
+    before = jsonl.loads(chosen.out.read_bytes()) if chosen.out.exists() else {}
     counts = sorted(chosen.rows)
     rows = chosen.work / f"rows-of-seed-{chosen.seed}"
     most = max([*counts, chosen.sample])
@@ -315,8 +318,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     benchmarks = benchmark_files(rows, chosen.data)
     labels = list(labels_of(rows))
     sizes = [run_size(rows, labels, count, chosen.work, benchmarks) for count in counts]
+    sizes = sizes or before.get("sizes", [])
     sample = (
-        beside(rows, labels, chosen.sample, chosen.work, benchmarks, chosen.peer) if chosen.peer else None
+        beside(rows, labels, chosen.sample, chosen.work, benchmarks, chosen.peer)
+        if chosen.peer
+        else before.get("beside")
     )
     held = claims(sizes, sample)
     result = {
@@ -337,11 +343,11 @@ def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", type=int, nargs="+", default=[50_000, 200_000, 800_000])
+    parser.add_argument("--rows", type=int, nargs="*", default=[50_000, 200_000, 800_000])
     # So many that r1pipe's start, some seconds however few there are, does not decide the comparison.
     parser.add_argument("--sample", type=int, default=40_000, help="rows that datatrove gets too")
     parser.add_argument(
-        "--peer", help="the Python of an environment with datatrove; without it r1pipe runs alone"
+        "--peer", help="the Python of an environment with datatrove; without it none is compared"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2, help="that write the rows")
