@@ -311,6 +311,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _options().parse_args(arguments)
     before = jsonl.loads(chosen.out.read_bytes()) if chosen.out.exists() else {}
     counts = sorted(chosen.rows)
+    if not (counts or before):
+        raise SystemExit(f"--rows without a number keeps the sizes of {chosen.out}, which is not there.")
     rows = chosen.work / f"rows-of-seed-{chosen.seed}"
     most = max([*counts, chosen.sample])
     if made_rows(rows) < most:
