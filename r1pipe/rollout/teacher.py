@@ -181,6 +181,12 @@ def _refused(how: int | str, words: str) -> Said:
     return Said(None, "", truncated=False, tokens=0, prompt_tokens=0, refused=said)
 
 
+def _paid(refusal: Said, usage: Any) -> Said:
+    """A refusal that was generated: it took tokens, as the server tells."""
+    tokens, prompt_tokens = (_tokens(usage, key) or 0 for key in ("completion_tokens", "prompt_tokens"))
+    return replace(refusal, tokens=tokens, prompt_tokens=prompt_tokens)
+
+
 def _unanswered(row: SampleRow, refusal: str) -> JournalRow:
     """The row of a question that was refused: nobody knows whether the teacher could have answered it."""
     told = {"verdict": Mark.UNDECIDED.value, "reason": refusal, "refused": True}
@@ -202,9 +208,9 @@ def read_answer(answer: Any) -> Said:
         raise HalfAnswer("no text in it")
     if text is None and thinking is None:
         if isinstance(refusal := message.get("refusal"), str):
-            return _refused("its own words", refusal)
+            return _paid(_refused("its own words", refusal), answer.get("usage"))
         if choice["finish_reason"] == "content_filter":
-            return _refused("content_filter", "")
+            return _paid(_refused("content_filter", ""), answer.get("usage"))
         raise HalfAnswer("no text in it")
     usage = answer.get("usage")
     return Said(

@@ -182,9 +182,12 @@ def test_a_question_that_is_refused_is_undecided(
     ],
 )
 def test_a_refusal_that_comes_as_an_answer(message: Message, finish: str, reason: str) -> None:
-    """As some servers and their filters have it."""
-    said = read_answer({"choices": [{"message": message, "finish_reason": finish}]})
-    assert (said.refused, said.text, said.tokens) == (reason, "", 0)
+    """As some servers and their filters have it; what it took is counted where the server tells."""
+    answer: dict[str, Any] = {"choices": [{"message": message, "finish_reason": finish}]}
+    said = read_answer(answer)
+    assert (said.refused, said.text, said.tokens, said.prompt_tokens) == (reason, "", 0, 0)
+    said = read_answer(answer | {"usage": {"prompt_tokens": 90, "completion_tokens": 4}})
+    assert (said.refused, said.text, said.tokens, said.prompt_tokens) == (reason, "", 4, 90)
 
 
 def test_a_refusal_is_kept_over_a_kill(tiny: Path, tmp_path: Path) -> None:
